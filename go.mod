@@ -1,0 +1,3 @@
+module github.com/hexkv/hexkv
+
+go 1.24
