@@ -1,0 +1,77 @@
+# What a build leaves behind: tools in build/bin, the library in build/lib, hexrun.
+set(HEXKV_BIN "${CMAKE_BINARY_DIR}/bin")
+set(HEXKV_LIB "${CMAKE_BINARY_DIR}/lib")
+
+# Upstream's test programs that hexkv's own tests run.
+foreach(test test-backend-ops test-quantize-fns)
+    add_executable(${test} EXCLUDE_FROM_ALL "${HEXKV_LLAMA_DIR}/tests/${test}.cpp")
+    target_link_libraries(${test} PRIVATE llama llama-common)
+    set_target_properties(${test} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${HEXKV_BIN}")
+endforeach()
+
+add_custom_target(tools ALL DEPENDS
+    llama-bench llama-completion llama-perplexity llama-quantize llama-server test-backend-ops test-quantize-fns)
+
+# libhexkv.a: everything that Go links, in one archive.
+file(GLOB HEXKV_API_SOURCES CONFIGURE_DEPENDS "${HEXKV_CSRC}/hexkv*.cpp")
+if (NOT HEXKV_API_SOURCES)
+    message(STATUS "hexkv: csrc/hexkv.cpp is missing, libhexkv.a has no API")
+    set(HEXKV_API_SOURCES "${CMAKE_BINARY_DIR}/empty.c")
+    file(WRITE "${CMAKE_BINARY_DIR}/empty.c" "extern int hexkv_empty; int hexkv_empty;\n")
+endif()
+add_library(hexkv_api STATIC EXCLUDE_FROM_ALL ${HEXKV_API_SOURCES})
+target_link_libraries(hexkv_api PUBLIC llama-common llama ggml)
+target_include_directories(hexkv_api PRIVATE "${HEXKV_LLAMA_DIR}/vendor" "${HEXKV_LLAMA_DIR}/src")
+target_compile_options(hexkv_api PRIVATE -Wall -Wextra)
+
+set(parts hexkv_api llama-common llama-common-base llama cpp-httplib vendor-hash ggml ggml-cpu ggml-cuda ggml-base)
+set(members "")
+set(script "CREATE libhexkv.tmp.a\n")
+foreach(part IN LISTS parts)
+    if (TARGET ${part})
+        list(APPEND members ${part})
+        string(APPEND script "ADDLIB $<TARGET_FILE:${part}>\n")
+    endif()
+endforeach()
+string(APPEND script "SAVE\nEND\n")
+file(GENERATE OUTPUT "${HEXKV_LIB}/libhexkv.mri" CONTENT "${script}")
+
+add_custom_command(OUTPUT "${HEXKV_LIB}/libhexkv.a"
+    COMMAND ${CMAKE_COMMAND} -E rm -f libhexkv.tmp.a
+    COMMAND ${CMAKE_AR} -M < libhexkv.mri
+    COMMAND ${CMAKE_COMMAND} -E rename libhexkv.tmp.a libhexkv.a
+    WORKING_DIRECTORY "${HEXKV_LIB}"
+    DEPENDS ${members} "${HEXKV_LIB}/libhexkv.mri"
+    COMMENT "Merging lib/libhexkv.a"
+    VERBATIM)
+add_custom_target(libhexkv ALL DEPENDS "${HEXKV_LIB}/libhexkv.a")
+
+# hexrun. Go does not see that a static library changed, so the file is removed to force the link.
+find_program(HEXKV_GO go REQUIRED)
+file(GLOB_RECURSE go_files CONFIGURE_DEPENDS
+    "${CMAKE_SOURCE_DIR}/binding/*" "${CMAKE_SOURCE_DIR}/hexkv/*" "${CMAKE_SOURCE_DIR}/cmd/*")
+list(FILTER go_files EXCLUDE REGEX "_test\\.go$|/testdata/|\\.md$|/\\.[^/]*$")
+if (EXISTS "${CMAKE_SOURCE_DIR}/cmd/hexrun/main.go")
+    set(cgo_ldflags "")
+    if (GGML_CUDA)
+        find_package(CUDAToolkit REQUIRED)
+        string(JOIN " " cgo_ldflags "-L${CUDAToolkit_LIBRARY_DIR}" "-L${CUDAToolkit_LIBRARY_DIR}/stubs"
+            -lcudart -lcublas -lcublasLt -lcuda)
+    elseif (GGML_OPENMP)
+        set(cgo_ldflags "-lgomp")
+    endif()
+    add_custom_command(OUTPUT "${HEXKV_BIN}/hexrun"
+        COMMAND ${CMAKE_COMMAND} -E rm -f "${HEXKV_BIN}/hexrun"
+        COMMAND ${CMAKE_COMMAND} -E env CGO_ENABLED=1 "CGO_LDFLAGS=${cgo_ldflags}"
+            "${HEXKV_GO}" build -trimpath -o "${HEXKV_BIN}/hexrun" ./cmd/hexrun
+        WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
+        DEPENDS "${HEXKV_LIB}/libhexkv.a" ${go_files} "${CMAKE_SOURCE_DIR}/csrc/hexkv.h"
+            "${CMAKE_SOURCE_DIR}/go.mod"
+        COMMENT "Building bin/hexrun"
+        JOB_POOL console
+        VERBATIM)
+    add_custom_target(hexrun ALL DEPENDS "${HEXKV_BIN}/hexrun")
+else()
+    message(STATUS "hexkv: cmd/hexrun/main.go is missing, hexrun is not built")
+    add_custom_target(hexrun)
+endif()
