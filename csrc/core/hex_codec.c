@@ -1,0 +1,133 @@
+// Reference codec: plain C, one step after the other. The SIMD paths must give the same bits (hex_codec_impl.h).
+#include "hex_codec_impl.h"
+
+static void value_table(int k, int8_t value[HEX_STATES]) {
+    for (int w = 0; w < HEX_STATES; w++) {
+        value[w] = (int8_t) (hex_table_a[k][w & 15] + hex_table_b[k][w >> 4]);
+    }
+}
+
+// ---- decoder ----
+
+float hex_scale_decode(int k, uint16_t word) {
+    const uint32_t e = (uint32_t) word >> (8 - k);
+    if (e == 0) {
+        return 0.0f;
+    }
+    const uint32_t octave = e >> (3 + k), step = e & ((1u << (3 + k)) - 1);
+    return hex_bits_float((octave + 127 - 24) << 23 | hex_scale_mantissa[step << (4 - k)]);
+}
+
+void hex_block_unpack_ref(int k, const void * block, int8_t out[HEX_BLOCK]) {
+    const uint8_t * bytes = (const uint8_t *) block;
+    for (int i = 0; i < HEX_BLOCK; i++) {
+        const int at = i*k;
+        const uint32_t w = ((uint32_t) bytes[at / 8] | (uint32_t) bytes[at / 8 + 1] << 8) >> at % 8 & 255;
+        out[i] = (int8_t) (hex_table_a[k][w & 15] + hex_table_b[k][w >> 4]);
+    }
+}
+
+void hex_dequantize_ref(int k, const void * blocks, float * y, int64_t n) {
+    const char * block = (const char *) blocks;
+    for (; n > 0; n -= HEX_BLOCK, y += HEX_BLOCK, block += hex_block_size(k)) {
+        int8_t v[HEX_BLOCK];
+        hex_block_unpack_ref(k, block, v);
+        const float scale = hex_scale_decode(k, (uint16_t) hex_get_scale_word(block, k));
+        for (int i = 0; i < HEX_BLOCK; i++) {
+            y[i] = scale * (float) v[i];
+        }
+    }
+}
+
+// ---- encoder ----
+
+// First scale of the block, 0 for a zero block.
+static float measure(int k, const float * x) {
+    float amax = 0.0f;
+    for (int i = 0; i < HEX_BLOCK; i++) {
+        const float a = fabsf(x[i]);
+        amax = isfinite(a) && a > amax ? a : amax;
+    }
+    if (amax < HEX_TINY) {
+        return 0.0f;
+    }
+    const float unit = HEX_MEASURE / amax;
+    int32_t sum_squares = 0;
+    for (int i = 0; i < HEX_BLOCK; i++) {
+        const int32_t v = isfinite(x[i]) ? (int32_t) lrintf(x[i] * unit) : 0;
+        sum_squares += v * v;
+    }
+    return hex_first_scale(k, amax, sum_squares);
+}
+
+static int32_t clamp16(int32_t v) {
+    return v < -32768 ? -32768 : v > 32767 ? 32767 : v;
+}
+
+static void scale_samples(const float * x, float first_scale, int16_t out[HEX_BLOCK]) {
+    const float unit = HEX_UNIT / first_scale;
+    for (int i = 0; i < HEX_BLOCK; i++) {
+        const float v = isfinite(x[i]) ? x[i] * unit : 0.0f;
+        out[i] = (int16_t) lrintf(v < -32767.0f ? -32767.0f : v > 32767.0f ? 32767.0f : v);
+    }
+}
+
+// Squared distance of two int16 as a uint16, both rounded and saturated as SIMD does it.
+static uint32_t distance(int32_t a, int32_t b) {
+    const int32_t d = clamp16(a - b);
+    return (uint32_t) (d*d + (1 << 14)) >> 15;
+}
+
+// State w = g << k | h of sample i-1 leads to the 2^k states whose low part is g. So the best way into a state depends
+// on g alone: best[g] is the least metric over h, and from[i][g] the h that has it (the lowest of equals). All 8 bits
+// of the first window are free, hence best starts at zero. Returns the g of the best last state.
+static uint32_t search(int k, const int16_t x[HEX_BLOCK], const int8_t value[HEX_STATES], uint8_t * from) {
+    const int groups = HEX_STATES >> k, branches = 1 << k, shift = hex_search_shift(k);
+    uint16_t metric[HEX_STATES], best[HEX_STATES / 2] = { 0 };
+    for (int i = 0; i < HEX_BLOCK; i++, from += groups) {
+        const int32_t xi = clamp16(x[i] * (1 << shift));
+        for (int w = 0; w < HEX_STATES; w++) {
+            const uint32_t m = best[w & (groups - 1)] + distance(xi, value[w] * (HEX_UNIT << shift));
+            metric[w] = (uint16_t) (m > 65535 ? 65535 : m);
+        }
+        uint16_t least = 65535;
+        for (int g = 0; g < groups; g++) {
+            const uint16_t * m = metric + (g << k);
+            int h = 0;
+            for (int other = 1; other < branches; other++) {
+                h = m[other] < m[h] ? other : h;
+            }
+            best[g] = m[h];
+            from[g] = (uint8_t) h;
+            least = best[g] < least ? best[g] : least;
+        }
+        if (i % HEX_NORMALISE == HEX_NORMALISE - 1) {
+            for (int g = 0; g < groups; g++) {
+                best[g] = (uint16_t) (best[g] - least);
+            }
+        }
+    }
+    uint32_t last = 0;
+    while (best[last] != 0) { // the last step subtracted the least metric
+        last++;
+    }
+    return last;
+}
+
+void hex_quantize_ref(int k, const float * x, void * blocks, int64_t n) {
+    int8_t value[HEX_STATES];
+    value_table(k, value);
+    char * block = (char *) blocks;
+    for (; n > 0; n -= HEX_BLOCK, x += HEX_BLOCK, block += hex_block_size(k)) {
+        const float scale = measure(k, x);
+        if (scale == 0.0f) {
+            memset(block, 0, hex_block_size(k));
+            continue;
+        }
+        int16_t xi[HEX_BLOCK];
+        uint8_t from[HEX_BLOCK * HEX_STATES / 2];
+        scale_samples(x, scale, xi);
+        const uint32_t last = search(k, xi, value, from);
+        hex_finish_block(k, xi, scale, from, last, value, block);
+    }
+}

@@ -1,0 +1,114 @@
+// The parts of the encoder that the reference and the SIMD paths share. Internal.
+//
+// Every decision about a bit is made in integers, or by one correctly rounded float operation at a time that nothing
+// can be contracted with, so all paths agree bit for bit whatever the compiler and its flags:
+//
+//   1. measure   largest |x|, then the exact sum of squares of the samples rounded to 12 bits  -> first scale
+//   2. scale     samples to int16, HEX_UNIT per table unit                                      -> x
+//   3. search    Viterbi over 256 states with uint16 path metrics (the part worth vectorising)  -> from, last
+//   4. finish    walk back, refit the scale by least squares in integers, pack the bits         -> block
+#pragma once
+
+#include "hex_codec.h"
+
+#include <math.h>
+#include <string.h>
+
+#define HEX_UNIT       128     // int16 sample units per table unit: 8 sigma fit, all that a block of 64 can hold
+#define HEX_MEASURE    4095.0f // largest sample in step 1: 64 squares still fit 31 bits
+#define HEX_TINY       0x1p-32f // blocks below this are zero; above it no operation meets a denormal
+#define HEX_STATES     256
+#define HEX_NORMALISE  8       // steps between subtractions of the least path metric
+
+// 2^(j/128), mantissa bits only.
+extern const uint32_t hex_scale_mantissa[128];
+
+// Table units per sigma, over 32: what minimises the error on Gaussian blocks.
+extern const float hex_first_gain[5];
+
+// Samples are left-shifted by this, saturating, for the search: the finer cost matters where the error is small.
+static inline int hex_search_shift(int k) { return k == 1 ? 0 : 1; }
+
+static inline uint32_t hex_float_bits(float f) {
+    uint32_t u;
+    memcpy(&u, &f, sizeof(u));
+    return u;
+}
+
+static inline float hex_bits_float(uint32_t u) {
+    float f;
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+// Scale number e, 1 .. 2^(8+k)-1, nearest to s > 0.
+static inline uint32_t hex_scale_encode(int k, float s) {
+    const uint32_t n = 1u << (3 + k), last = (1u << (8 + k)) - 1;
+    const uint32_t bits = hex_float_bits(s), m = bits & 0x7fffff;
+    const int octave = (int) (bits >> 23) - 127 + 24;
+    if (octave < 0)  { return 1; }
+    if (octave > 31) { return last; }
+
+    // log2(1 + f) is f + 0.344 f (1 - f) to one step; the loops make it exact.
+    const uint32_t f = m >> 7;
+    uint32_t j = ((f + (((f * (0x10000 - f)) >> 16) * 22544 >> 16)) * n) >> 16;
+    const uint32_t * mantissa = hex_scale_mantissa;
+    const int stride = 4 - k;
+    while (j > 0     && mantissa[j << stride] > m)        { j--; }
+    while (j + 1 < n && mantissa[(j + 1) << stride] <= m) { j++; }
+    const uint32_t below = mantissa[j << stride], above = j + 1 < n ? mantissa[(j + 1) << stride] : 0x800000;
+    j += above - m < m - below;
+
+    const uint32_t e = (uint32_t) octave * n + j;
+    return e < 1 ? 1 : e > last ? last : e;
+}
+
+// First scale of a block (of one table unit), from step 1. amax >= HEX_TINY.
+static inline float hex_first_scale(int k, float amax, int32_t sum_squares) {
+    const float sigma = amax * (sqrtf((float) sum_squares) / (8 * HEX_MEASURE));
+    const float scale = sigma * hex_first_gain[k];
+    const float least = 0x1p-24f, most = 0x1.fep7f; // about what a scale word can hold
+    return scale < least ? least : scale < most ? scale : most;
+}
+
+static inline void hex_put_scale_word(void * block, int k, uint32_t word) {
+    uint8_t * p = (uint8_t *) block + 8*k;
+    p[0] = (uint8_t) word;
+    p[1] = (uint8_t) (word >> 8);
+}
+
+static inline uint32_t hex_get_scale_word(const void * block, int k) {
+    const uint8_t * p = (const uint8_t *) block + 8*k;
+    return (uint32_t) p[0] | (uint32_t) p[1] << 8;
+}
+
+// Step 4. from[i << (8-k) | g] is the best low part h of window i, given its high part g; last is the best high part
+// of the last window; value[w] is the int8 value of a window.
+static inline void hex_finish_block(int k, const int16_t x[HEX_BLOCK], float first_scale, const uint8_t * from,
+                                    uint32_t last, const int8_t value[HEX_STATES], void * block) {
+    const uint32_t groups = HEX_STATES >> k;
+    uint8_t * qs = (uint8_t *) block;
+    uint32_t g = last;
+    int32_t xc = 0, cc = 0; // |xc| <= 64 * 2^15 * 2^7
+    for (int run = 3; run >= 0; run--) { // 16 samples are 2k whole bytes
+        uint64_t bits = 0;
+        for (int i = 16*run + 15; i >= 16*run; i--) {
+            const uint32_t h = from[(uint32_t) i * groups + g];
+            const uint32_t w = g << k | h;
+            const int32_t  c = value[w];
+            xc  += x[i] * c;
+            cc  += c * c;
+            bits = bits << k | h;
+            g    = w & (groups - 1);
+        }
+        for (int b = 0; b < 2*k; b++) {
+            qs[2*k*run + b] = (uint8_t) (bits >> 8*b);
+        }
+    }
+    const float scale = cc > 0 ? first_scale * ((float) xc / (float) (HEX_UNIT * cc)) : 0.0f;
+    if (scale < 0x1p-25f) { // zero is nearer than the least scale, or than any fit
+        memset(block, 0, hex_block_size(k));
+        return;
+    }
+    hex_put_scale_word(block, k, hex_scale_encode(k, scale) << (8 - k) | last);
+}
