@@ -37,6 +37,7 @@ set(GGML_CCACHE           OFF) # a launcher of the user's choice (CMAKE_C_COMPIL
 file(STRINGS "${CMAKE_SOURCE_DIR}/patches/PIN" release REGEX "^RELEASE=")
 string(REPLACE "RELEASE=" "" HEXKV_LLAMA_RELEASE "${release}")
 set(LLAMA_BUILD_NUMBER 0)
+set(GIT_EXE true) # ggml asks git for its own commit: `true` says nothing
 set(LLAMA_BUILD_COMMIT "${HEXKV_LLAMA_RELEASE}-hexkv-${PROJECT_VERSION}")
 
 if (HEXKV_SANITIZE)
