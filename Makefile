@@ -1,0 +1,48 @@
+# This file only delegates: CMakeLists.txt builds, scripts/ fetch, test/run.sh tests.
+#
+#   make              everything: tools, libhexkv, hexrun
+#   make demo         builds what it needs, fetches the default model, compares caches, chats
+#   make test         every test
+#   make stock        the same llama.cpp without patches, in build/stock/bin
+#   make sanitize     C and C++ tests under address and undefined sanitizers
+#   make clean        removes what was compiled; make distclean also the sources and models that were fetched
+#
+# Variables: JOBS=2, CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_CUDA=ON", LLAMA_CPP_DIR=..., HEXKV_MODEL_FILE=...
+BUILD ?= build
+JOBS  ?=
+ninja  = cmake --build $(BUILD) --target $(1) -- $(if $(JOBS),-j $(JOBS))
+MAKEFLAGS += --no-print-directory
+
+.PHONY: all configure libs model demo test stock sanitize clean distclean
+all: configure
+	@$(call ninja,all)
+
+configure:
+	@bash scripts/configure.sh $(CMAKE_ARGS)
+
+libs: configure
+	@$(call ninja,libhexkv hexrun)
+
+model:
+	@bash scripts/preflight.sh model
+	@bash scripts/model.sh
+
+demo: libs model
+	@bash scripts/demo.sh
+
+test: all model
+	@bash test/run.sh
+
+stock:
+	@bash scripts/preflight.sh build
+	@JOBS='$(JOBS)' bash scripts/stock.sh
+
+sanitize:
+	@bash scripts/preflight.sh build
+	@JOBS='$(JOBS)' bash scripts/sanitize.sh
+
+clean:
+	@bash scripts/clean.sh
+
+distclean:
+	@bash scripts/clean.sh all
