@@ -1,0 +1,121 @@
+#include "hex_cache.h"
+
+#include "../core/hex_bytes.h"
+#include "../core/hex_codec.h"
+#include "../core/hex_fp16.h"
+#include "../ggml/hex_meta.h"
+#include "../ggml/hex_state.h"
+
+#include <math.h>
+#include <string.h>
+
+#define Q8_BLOCK 32
+
+struct q8_block { // ggml's block_q8_0
+    uint16_t d;
+    int8_t   qs[Q8_BLOCK];
+};
+
+size_t hex_residual_size(enum hex_refine refine, int32_t n) {
+    return hex_slot_size(refine, n, 0);
+}
+
+static void q8_quantize(const float * x, struct q8_block * y, int32_t n) {
+    for (int32_t i = 0; i < n/Q8_BLOCK; i++, x += Q8_BLOCK) {
+        float amax = 0;
+        for (int j = 0; j < Q8_BLOCK; j++) {
+            amax = fmaxf(amax, fabsf(x[j]));
+        }
+        const float d  = amax/127;
+        const float id = d > 0 ? 1/d : 0;
+        y[i].d = hex_fp32_to_fp16(d);
+        for (int j = 0; j < Q8_BLOCK; j++) {
+            y[i].qs[j] = (int8_t) roundf(x[j]*id);
+        }
+    }
+}
+
+void hex_residual_quantize(enum hex_refine refine, const float * x, void * row, int32_t n) {
+    switch (refine) {
+        case HEX_REFINE_NONE:
+            break;
+        case HEX_REFINE_HEX1:
+        case HEX_REFINE_HEX2:
+        case HEX_REFINE_HEX3:
+        case HEX_REFINE_HEX4:
+            hex_quantize((int) refine, x, row, n);
+            break;
+        case HEX_REFINE_Q8_0:
+            q8_quantize(x, row, n);
+            break;
+        case HEX_REFINE_F16:
+            for (int32_t i = 0; i < n; i++) {
+                ((uint16_t *) row)[i] = hex_fp32_to_fp16(x[i]);
+            }
+            break;
+    }
+}
+
+void hex_residual_add(enum hex_refine refine, const void * row, float * y, int32_t n) {
+    float tmp[HEX_BLOCK];
+    switch (refine) {
+        case HEX_REFINE_NONE:
+            break;
+        case HEX_REFINE_HEX1:
+        case HEX_REFINE_HEX2:
+        case HEX_REFINE_HEX3:
+        case HEX_REFINE_HEX4:
+            for (int32_t b = 0; b < n/HEX_BLOCK; b++) {
+                hex_dequantize((int) refine, (const char *) row + b*hex_block_size((int) refine), tmp, HEX_BLOCK);
+                for (int i = 0; i < HEX_BLOCK; i++) {
+                    y[b*HEX_BLOCK + i] += tmp[i];
+                }
+            }
+            break;
+        case HEX_REFINE_Q8_0:
+            for (int32_t i = 0; i < n; i++) {
+                const struct q8_block * b = (const struct q8_block *) row + i/Q8_BLOCK;
+                y[i] += hex_fp16_to_fp32(b->d)*b->qs[i % Q8_BLOCK];
+            }
+            break;
+        case HEX_REFINE_F16:
+            for (int32_t i = 0; i < n; i++) {
+                y[i] += hex_fp16_to_fp32(((const uint16_t *) row)[i]);
+            }
+            break;
+    }
+}
+
+int32_t hex_refined_entries(const struct hex_cache * c, int32_t stream, int32_t head,
+                            uint32_t * seen, struct hex_entry * entries) {
+    const int32_t  * meta  = hex_meta(c, stream);
+    const int32_t  * state = hex_state(c, stream, head);
+    const int32_t  * ring  = hex_meta_ring(meta, c->n_tps);
+    const int32_t  * heavy = state + hex_state_heavy_cell(c->head_k, c->n_ring);
+
+    // start from the cells that hold nothing, then cross out what is listed
+    const uint32_t * valid = hex_meta_bitmap(meta, c->n_tps, c->n_ring);
+    memcpy(seen, valid, sizeof(uint32_t)*(size_t) ((c->n_ctx + 31)/32));
+
+    int32_t n = 0;
+    for (int32_t s = 0; s < c->n_ring + c->n_heavy + c->n_static; s++) {
+        const int32_t cell = s < c->n_ring              ? ring[s] :
+                             s < c->n_ring + c->n_heavy ? heavy[s - c->n_ring] - 1 :
+                             hex_graph_cell(&c->graph, c->pair0 + head, s - c->n_ring - c->n_heavy);
+        if (cell < 0 || cell >= c->n_kv || !hex_bit_get(seen, cell)) {
+            continue;
+        }
+        seen[cell >> 5] &= ~(1u << (cell & 31));
+        entries[n++] = (struct hex_entry) { s, cell };
+    }
+    return n;
+}
+
+void hex_base_row(int bits, const void * row, const float * mean, float * y, int32_t n) {
+    hex_dequantize(bits, row, y, n);
+    if (mean) {
+        for (int32_t i = 0; i < n; i++) {
+            y[i] += mean[i];
+        }
+    }
+}

@@ -1,0 +1,338 @@
+#include "hex_commit.h"
+
+#include "../core/hex_codec.h"
+#include "../ggml/hex_meta.h"
+#include "../ggml/hex_state.h"
+
+#include <math.h>
+#include <string.h>
+
+// Phase A, one thread per (stream, KV head): means, scores, competition. It decides which heavy slot each row gets.
+// Phase B, one task per (stream, KV head, row): base codes and residuals. The slots that A copied from are free by then.
+
+struct rank_heap { // the weakest heavy slot on top; equal scores: the lower slot
+    int32_t   n;
+    int32_t * slot;
+    float   * score; // by slot
+};
+
+static bool weaker(const struct rank_heap * h, int32_t a, int32_t b) {
+    return h->score[a] < h->score[b] || (h->score[a] == h->score[b] && a < b);
+}
+
+static void sift_down(struct rank_heap * h, int32_t i) {
+    for (;;) {
+        int32_t m = i;
+        for (int32_t k = 2*i + 1; k <= 2*i + 2 && k < h->n; k++) {
+            if (weaker(h, h->slot[k], h->slot[m])) {
+                m = k;
+            }
+        }
+        if (m == i) {
+            return;
+        }
+        const int32_t t = h->slot[i];
+        h->slot[i] = h->slot[m];
+        h->slot[m] = t;
+        i = m;
+    }
+}
+
+// Work of one (stream, head): heap slots [n_heavy], heavy slot of each row [n_tps].
+static size_t head_work(const struct hex_cache * c) {
+    return sizeof(int32_t)*(size_t) (c->n_heavy + c->n_tps);
+}
+
+size_t hex_commit_work(const struct hex_commit * c) {
+    return head_work(&c->cache)*(size_t) c->cache.n_head_kv*(size_t) c->cache.n_stream;
+}
+
+static int32_t * heap_of(const struct hex_cache * c, void * work, int32_t s, int32_t h) {
+    return (int32_t *) ((char *) work + head_work(c)*(size_t) (s*c->n_head_kv + h));
+}
+
+static int32_t * row_slot_of(const struct hex_cache * c, void * work, int32_t s, int32_t h) {
+    return heap_of(c, work, s, h) + c->n_heavy;
+}
+
+static bool cell_ok(const struct hex_cache * c, int32_t cell) {
+    return cell >= 0 && cell < c->n_kv;
+}
+
+static bool ring_ok(const struct hex_cache * c, int32_t slot) {
+    return slot >= 0 && slot < c->n_ring;
+}
+
+static int32_t static_slot(const struct hex_cache * c, int32_t head, int32_t cell) {
+    if (c->n_static == 0) {
+        return -1;
+    }
+    const int32_t slot = hex_graph_slot(&c->graph, c->pair0 + head, cell);
+    return slot >= 0 && slot < c->n_static ? c->n_ring + c->n_heavy + slot : -1;
+}
+
+//
+// means
+//
+
+// Codes K of one row against `mean` into base and, where it is refined, into its slots; V likewise without a mean.
+static void encode(const struct hex_cache * c, int bits, const float * x, const float * mean, int32_t n, void * base, void * residual) {
+    float y[HEX_BLOCK], z[HEX_BLOCK];
+    const size_t base_size     = hex_block_size(bits);
+    const size_t residual_size = hex_residual_size(c->refine, HEX_BLOCK);
+
+    for (int32_t b = 0; b < n/HEX_BLOCK; b++) {
+        for (int i = 0; i < HEX_BLOCK; i++) {
+            y[i] = mean ? x[b*HEX_BLOCK + i] - mean[b*HEX_BLOCK + i] : x[b*HEX_BLOCK + i];
+        }
+        char * block = (char *) base + b*base_size;
+        hex_quantize(bits, y, block, HEX_BLOCK);
+        if (residual) {
+            hex_dequantize(bits, block, z, HEX_BLOCK);
+            for (int i = 0; i < HEX_BLOCK; i++) {
+                z[i] = y[i] - z[i];
+            }
+            hex_residual_quantize(c->refine, z, (char *) residual + b*residual_size, HEX_BLOCK);
+        }
+    }
+}
+
+// Codes every stored K row again, now centred. Most of these rows are still refined, so this loses next to nothing.
+static void recode(const struct hex_cache * c, int32_t s, int32_t h, const float * mean) {
+    const int32_t  * meta  = hex_meta(c, s);
+    const uint32_t * valid = hex_meta_bitmap(meta, c->n_tps, c->n_ring);
+    const int32_t  * ring  = hex_meta_ring(meta, c->n_tps);
+    const int32_t  * heavy = hex_state(c, s, h) + hex_state_heavy_cell(c->head_k, c->n_ring);
+
+    float row[HEX_BLOCK];
+    for (int32_t cell = 0; cell < c->n_kv; cell++) {
+        if (!hex_bit_get(valid, cell)) {
+            continue;
+        }
+        int32_t slot = static_slot(c, h, cell);
+        for (int32_t i = 0; slot < 0 && i < c->n_ring; i++) {
+            slot = ring[i] == cell ? i : -1;
+        }
+        for (int32_t i = 0; slot < 0 && i < c->n_heavy; i++) {
+            slot = heavy[i] == cell + 1 ? c->n_ring + i : -1;
+        }
+        const size_t base_size     = hex_block_size(c->bits_k);
+        const size_t residual_size = hex_residual_size(c->refine, HEX_BLOCK);
+        char * base     = hex_row_base(&c->k_base, s, h, cell);
+        char * residual = slot >= 0 ? hex_slot(c, s, h, slot) : NULL;
+        for (int32_t b = 0; b < c->head_k/HEX_BLOCK; b++) {
+            hex_dequantize(c->bits_k, base, row, HEX_BLOCK);
+            if (residual) {
+                hex_residual_add(c->refine, residual, row, HEX_BLOCK);
+            }
+            encode(c, c->bits_k, row, mean + b*HEX_BLOCK, HEX_BLOCK, base, residual);
+            base     += base_size;
+            residual += residual ? residual_size : 0;
+        }
+        // a backbone cell can hold a ring slot as well: both read the same residual
+        const int32_t fixed = static_slot(c, h, cell);
+        for (int32_t i = 0; fixed >= 0 && i < c->n_ring; i++) {
+            if (ring[i] == cell) {
+                memcpy(hex_slot(c, s, h, i), hex_slot(c, s, h, fixed), hex_residual_size(c->refine, c->head_k));
+            }
+        }
+    }
+}
+
+// Sums rows until n_mean of them are in, then freezes their mean. Sinks are left out: their keys are outliers.
+static void update_mean(const struct hex_cache * c, int32_t s, int32_t h) {
+    int32_t * state = hex_state(c, s, h);
+    if (c->n_mean == 0 || state[HEX_STATE_FROZEN]) {
+        return;
+    }
+    const struct hex_meta_row * rows = hex_meta_rows(hex_meta(c, s));
+    float * mean = (float *) state + HEX_STATE_MEAN;
+
+    for (int32_t i = 0; i < c->n_tps && state[HEX_STATE_ROWS] < c->n_mean; i++) {
+        if (!cell_ok(c, rows[i].cell) || rows[i].is_sink) {
+            continue;
+        }
+        const float * k = hex_row_cur(&c->k_cur, h, (int64_t) s*c->n_tps + i);
+        for (int32_t d = 0; d < c->head_k; d++) {
+            mean[d] += k[d];
+        }
+        state[HEX_STATE_ROWS]++;
+    }
+    if (state[HEX_STATE_ROWS] < c->n_mean) {
+        return;
+    }
+    for (int32_t d = 0; d < c->head_k; d++) {
+        mean[d] /= (float) c->n_mean;
+        mean[d]  = isfinite(mean[d]) ? mean[d] : 0;
+    }
+    recode(c, s, h, mean);
+    state[HEX_STATE_FROZEN] = 1;
+}
+
+//
+// scores
+//
+
+// A score is attention mass per query that could see the token. Ring slots sum it; heavy slots hold its exponential
+// moving average over queries, so that old fame fades.
+static void update_scores(const struct hex_cache * c, const float * mass, int32_t s, int32_t h) {
+    const int32_t  * meta  = hex_meta(c, s);
+    const uint32_t * valid = hex_meta_bitmap(meta, c->n_tps, c->n_ring);
+    int32_t * state = hex_state(c, s, h);
+    float   * ring  = (float *) state + hex_state_ring_score(c->head_k);
+    int32_t * cells = state + hex_state_heavy_cell(c->head_k, c->n_ring);
+    float   * score = (float *) state + hex_state_heavy_score(c->head_k, c->n_ring, c->n_heavy);
+
+    for (int32_t i = 0; i < c->n_ring; i++) {
+        ring[i] += mass[i];
+    }
+    const float * n_seen = mass + c->n_ring + c->n_heavy + c->n_tps;
+    for (int32_t i = 0; i < c->n_heavy; i++) {
+        if (cells[i] > 0 && (cells[i] > c->n_ctx || !hex_bit_get(valid, cells[i] - 1))) {
+            cells[i] = 0; // the token is gone
+        }
+        if (cells[i] <= 0) {
+            cells[i] = 0;
+            score[i] = -1; // weaker than any token
+        } else if (n_seen[i] > 0) {
+            const float keep = exp2f(-n_seen[i]/(float) c->half_life);
+            score[i] = keep*score[i] + (1 - keep)*mass[c->n_ring + i]/n_seen[i];
+        }
+    }
+}
+
+// Lets a token compete for a heavy slot; returns the slot or -1.
+static int32_t compete(struct rank_heap * heap, int32_t * cells, int32_t cell, float score) {
+    if (heap->n == 0 || !(score > heap->score[heap->slot[0]])) {
+        return -1;
+    }
+    const int32_t slot = heap->slot[0];
+    cells[slot]       = cell + 1;
+    heap->score[slot] = score;
+    sift_down(heap, 0);
+    return slot;
+}
+
+static void update_heavy(const struct hex_commit * cm, void * work, int32_t s, int32_t h) {
+    const struct hex_cache * c = &cm->cache;
+    const int32_t             * meta  = hex_meta(c, s);
+    const struct hex_meta_row * rows  = hex_meta_rows(meta);
+    const uint32_t            * valid = hex_meta_bitmap(meta, c->n_tps, c->n_ring);
+
+    int32_t * state = hex_state(c, s, h);
+    float   * ring  = (float *) state + hex_state_ring_score(c->head_k);
+    int32_t * cells = state + hex_state_heavy_cell(c->head_k, c->n_ring);
+    const float * mass = cm->mass + ((int64_t) s*c->n_head_kv + h)*(c->n_ring + 2*c->n_heavy + c->n_tps);
+
+    update_scores(c, mass, s, h);
+
+    struct rank_heap heap = {
+        .n     = c->n_heavy,
+        .slot  = heap_of(c, work, s, h),
+        .score = (float *) state + hex_state_heavy_score(c->head_k, c->n_ring, c->n_heavy),
+    };
+    for (int32_t i = 0; i < c->n_heavy; i++) {
+        heap.slot[i] = i;
+    }
+    for (int32_t i = c->n_heavy/2 - 1; i >= 0; i--) {
+        sift_down(&heap, i);
+    }
+
+    // tokens that leave the ring: their residual moves
+    for (int32_t i = 0; i < c->n_tps; i++) {
+        const struct hex_meta_row * r = &rows[i];
+        if (!ring_ok(c, r->ring_slot) || !cell_ok(c, r->evict_cell) || !hex_bit_get(valid, r->evict_cell) ||
+            static_slot(c, h, r->evict_cell) >= 0) {
+            continue;
+        }
+        const float score = ring[r->ring_slot]/(float) (r->evict_seen > 0 ? r->evict_seen : 1);
+        const int32_t slot = compete(&heap, cells, r->evict_cell, score);
+        if (slot >= 0) {
+            memcpy(hex_slot(c, s, h, c->n_ring + slot), hex_slot(c, s, h, r->ring_slot), c->slot_size);
+        }
+    }
+
+    // rows that the ring has no room for; a later one can displace an earlier one, so encode when all have competed
+    const float * row_mass = mass + c->n_ring + c->n_heavy;
+    for (int32_t i = 0; i < c->n_tps; i++) {
+        const struct hex_meta_row * r = &rows[i];
+        if (ring_ok(c, r->ring_slot)) {
+            ring[r->ring_slot] = row_mass[i];
+        } else if (cell_ok(c, r->cell) && static_slot(c, h, r->cell) < 0) {
+            compete(&heap, cells, r->cell, row_mass[i]/(float) (r->n_seen > 0 ? r->n_seen : 1));
+        }
+    }
+}
+
+// The heavy slot of each row, for phase B.
+static void find_row_slots(const struct hex_cache * c, void * work, int32_t s, int32_t h) {
+    const struct hex_meta_row * rows = hex_meta_rows(hex_meta(c, s));
+    const int32_t * cells = hex_state(c, s, h) + hex_state_heavy_cell(c->head_k, c->n_ring);
+    int32_t * row_slot = row_slot_of(c, work, s, h);
+
+    for (int32_t i = 0; i < c->n_tps; i++) {
+        row_slot[i] = -1;
+    }
+    for (int32_t slot = 0; slot < c->n_heavy; slot++) {
+        // rows are few or their cells ascend: a search from the last row finds a recent one at once
+        for (int32_t i = c->n_tps - 1; i >= 0 && cells[slot] > 0; i--) {
+            if (rows[i].cell == cells[slot] - 1) {
+                row_slot[i] = ring_ok(c, rows[i].ring_slot) ? -1 : c->n_ring + slot;
+                break;
+            }
+        }
+    }
+}
+
+//
+// rows
+//
+
+static void store_row(const struct hex_cache * c, void * work, int32_t s, int32_t h, int32_t i) {
+    const struct hex_meta_row * r = hex_meta_rows(hex_meta(c, s)) + i;
+    if (!cell_ok(c, r->cell)) {
+        return;
+    }
+    const int32_t * state = hex_state(c, s, h);
+    const float   * mean  = state[HEX_STATE_FROZEN] ? (const float *) state + HEX_STATE_MEAN : NULL;
+    const int64_t   token = (int64_t) s*c->n_tps + i;
+
+    const int32_t slots[3] = {
+        ring_ok(c, r->ring_slot) ? r->ring_slot : -1,
+        row_slot_of(c, work, s, h)[i],
+        static_slot(c, h, r->cell),
+    };
+    char * slot = NULL;
+    for (int k = 0; k < 3 && !slot; k++) {
+        slot = slots[k] >= 0 ? hex_slot(c, s, h, slots[k]) : NULL;
+    }
+    char * slot_v = slot ? slot + hex_residual_size(c->refine, c->head_k) : NULL;
+    encode(c, c->bits_k, hex_row_cur(&c->k_cur, h, token), mean, c->head_k, hex_row_base(&c->k_base, s, h, r->cell), slot);
+    encode(c, c->bits_v, hex_row_cur(&c->v_cur, h, token), NULL, c->head_v, hex_row_base(&c->v_base, s, h, r->cell), slot_v);
+    for (int k = 0; k < 3; k++) {
+        if (slots[k] >= 0 && hex_slot(c, s, h, slots[k]) != slot) {
+            memcpy(hex_slot(c, s, h, slots[k]), slot, c->slot_size);
+        }
+    }
+}
+
+void hex_commit_run(const struct hex_commit * cm, void * work, int ith, int nth, hex_barrier barrier, void * barrier_ctx) {
+    const struct hex_cache * c = &cm->cache;
+    const int32_t n_heads = c->n_stream*c->n_head_kv;
+
+    for (int32_t t = ith; t < n_heads; t += nth) {
+        const int32_t s = t/c->n_head_kv, h = t % c->n_head_kv;
+        update_mean(c, s, h);
+        if (c->n_heavy > 0) {
+            update_heavy(cm, work, s, h);
+        }
+        find_row_slots(c, work, s, h);
+    }
+    barrier(barrier_ctx);
+
+    const int64_t n_tasks = (int64_t) n_heads*c->n_tps;
+    for (int64_t t = n_tasks*ith/nth; t < n_tasks*(ith + 1)/nth; t++) {
+        const int32_t sh = (int32_t) (t/c->n_tps);
+        store_row(c, work, sh/c->n_head_kv, sh % c->n_head_kv, (int32_t) (t % c->n_tps));
+    }
+}
