@@ -62,7 +62,7 @@ static void gram_matrix(const struct hex_graph * g, int32_t n_blocks, double * a
         }
         for (int32_t c = 0; c < g->period; c++) {
             const int32_t begin = c > 0 ? first[c - 1] : 0;
-            const double  share = 1.0 / (double) (first[c] - begin) / n_blocks;
+            const double  share = (double) g->degree / (first[c] - begin); // 1 but for RANDOM: sums stay exact
             for (int32_t i = begin; i < first[c]; i++) {
                 double * row = a + (size_t) order[i] * n;
                 for (int32_t j = begin; j <= i; j++) {
@@ -73,7 +73,7 @@ static void gram_matrix(const struct hex_graph * g, int32_t n_blocks, double * a
     }
     for (size_t i = 0; i < n; i++) {
         for (size_t j = 0; j <= i; j++) {
-            a[i*n + j] -= 1.0 / (double) n;
+            a[i*n + j] = a[i*n + j] / ((double) g->degree * n_blocks) - 1.0 / (double) n;
         }
     }
 }
