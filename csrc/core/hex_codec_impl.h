@@ -112,3 +112,12 @@ static inline void hex_finish_block(int k, const int16_t x[HEX_BLOCK], float fir
     }
     hex_put_scale_word(block, k, hex_scale_encode(k, scale) << (8 - k) | last);
 }
+
+// Calls f with k as a constant, so that one source gives four specialised copies.
+#define HEX_FOR_K(k, f, ...)              \
+    switch (k) {                          \
+        case 1: f(1, __VA_ARGS__); break; \
+        case 2: f(2, __VA_ARGS__); break; \
+        case 3: f(3, __VA_ARGS__); break; \
+        case 4: f(4, __VA_ARGS__); break; \
+    }

@@ -1,0 +1,244 @@
+// The codec with AVX-512 (F, BW, DQ, VL, VBMI, VNNI). Same bits as core/hex_codec.c.
+#include "hex_codec_cpu.h"
+
+#if HEX_X86
+
+#include "../core/hex_codec_impl.h"
+
+#include <float.h>
+#include <immintrin.h>
+
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi,fma,f16c")))
+#define INLINE static inline __attribute__((always_inline)) AVX512 // k is a constant in every copy
+#define UNROLL _Pragma("GCC unroll 8")
+
+// ---- decoder ----
+
+#define BYTES_0_TO_7 0x0706050403020100
+
+typedef struct { __m512i a, b, spread, shift; __mmask64 bytes; } decoder;
+
+// Eight samples need 7k+8 <= 36 bits from byte k*q on: qword q takes the bytes k*q to k*q+7, and the multishift cuts
+// its eight windows.
+INLINE decoder decoder_init(int k) {
+    const long long step = k * 0x0101010101010101;
+    return (decoder) {
+        .a      = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) hex_table_a[k])),
+        .b      = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) hex_table_b[k])),
+        .spread = _mm512_add_epi64(_mm512_set1_epi64(BYTES_0_TO_7),
+                      _mm512_set_epi64(7*step, 6*step, 5*step, 4*step, 3*step, 2*step, step, 0)),
+        .shift  = _mm512_set1_epi64(BYTES_0_TO_7 * k),
+        .bytes  = (1ull << (8*k + 2)) - 1,
+    };
+}
+
+INLINE __m512i lookup(__m512i a, __m512i b, __m512i w) {
+    const __m512i low = _mm512_set1_epi8(15);
+    return _mm512_add_epi8(_mm512_shuffle_epi8(a, _mm512_and_si512(w, low)),
+                           _mm512_shuffle_epi8(b, _mm512_and_si512(_mm512_srli_epi16(w, 4), low)));
+}
+
+INLINE __m512i unpack(const decoder * d, const void * block) {
+    const __m512i bits = _mm512_maskz_loadu_epi8(d->bytes, block);
+    return lookup(d->a, d->b, _mm512_multishift_epi64_epi8(d->shift, _mm512_permutexvar_epi8(d->spread, bits)));
+}
+
+INLINE void unpack_block(int k, const void * block, int8_t * out) {
+    const decoder d = decoder_init(k);
+    _mm512_storeu_si512(out, unpack(&d, block));
+}
+
+INLINE void store_scaled(float * y, __m512 scale, __m128i v) {
+    _mm512_storeu_ps(y, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v))));
+}
+
+INLINE void dequantize(int k, const void * blocks, float * y, int64_t n) {
+    const decoder d = decoder_init(k);
+    const char * block = (const char *) blocks;
+    for (; n > 0; n -= HEX_BLOCK, y += HEX_BLOCK, block += hex_block_size(k)) {
+        const __m512i v     = unpack(&d, block);
+        const __m512  scale = _mm512_set1_ps(hex_scale_decode(k, (uint16_t) hex_get_scale_word(block, k)));
+        store_scaled(y,      scale, _mm512_castsi512_si128(v));
+        store_scaled(y + 16, scale, _mm512_extracti32x4_epi32(v, 1));
+        store_scaled(y + 32, scale, _mm512_extracti32x4_epi32(v, 2));
+        store_scaled(y + 48, scale, _mm512_extracti32x4_epi32(v, 3));
+    }
+}
+
+AVX512 void hex_block_unpack_avx512(int k, const void * block, int8_t out[HEX_BLOCK]) {
+    HEX_FOR_K(k, unpack_block, block, out);
+}
+
+AVX512 void hex_dequantize_avx512(int k, const void * blocks, float * y, int64_t n) {
+    HEX_FOR_K(k, dequantize, blocks, y, n);
+}
+
+// ---- encoder ----
+//
+// The 256 metrics are 8 registers of 32 words in the order [h][g] for state w = g << k | h, so that the minimum over h
+// is vertical; word permutes then spread the minima over the next states.
+//
+// With k = 4 a row of h is half a register: register r holds h = r below and h = r + 8 above, so that the lower h stays
+// on the left, and wins ties, at every level of the minimum.
+
+enum { REGS = 8 };
+
+// First row of a register.
+INLINE int row_of(int k, int r) { return k >= 3 ? r : r >> (3 - k); }
+
+typedef struct {
+    __m512i value[REGS];  // of the states, in the units of the search
+    __m512i spread[REGS]; // by row: where their minima come from, modulo 64
+    int8_t  by_window[HEX_STATES];
+} encoder;
+
+INLINE void encoder_init(int k, encoder * e) {
+    const __m128i a = _mm_loadu_si128((const __m128i *) hex_table_a[k]);
+    const __m128i b = _mm_loadu_si128((const __m128i *) hex_table_b[k]);
+    for (int j = 0; j < 16; j++) {
+        const __m128i v = _mm_add_epi8(a, _mm_set1_epi8(hex_table_b[k][j]));
+        _mm_storeu_si128((__m128i *) (e->by_window + 16*j), v);
+    }
+    // Position p = h << (8-k) | g is the state w rotated right by k.
+    const __m256i iota = _mm256_set_epi8(31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16,
+                                         15, 14, 13, 12, 11, 10,  9,  8,  7,  6,  5,  4,  3,  2,  1,  0);
+    const __m256i halves = _mm256_set_epi64x(0x7070707070707070, 0x7070707070707070, 0, 0); // 16 more are in iota
+    for (int r = 0; r < REGS; r++) {
+        const __m256i p = k == 4 ? _mm256_add_epi8(_mm256_add_epi8(iota, halves), _mm256_set1_epi8((char) (16*r)))
+                                 : _mm256_add_epi8(iota, _mm256_set1_epi8((char) (32*r)));
+        const __m512i wide  = _mm512_cvtepu8_epi16(p);
+        const __m512i w     = _mm512_and_si512(_mm512_or_si512(_mm512_slli_epi16(wide, (unsigned) k),
+                                  _mm512_srli_epi16(wide, (unsigned) (8 - k))), _mm512_set1_epi16(255));
+        const __m512i value = lookup(_mm512_broadcast_i32x4(a), _mm512_broadcast_i32x4(b), w);
+        const unsigned up   = (unsigned) (7 + hex_search_shift(k)); // HEX_UNIT << shift, from the top: sign extended
+        e->value[r] = _mm512_srai_epi16(_mm512_slli_epi16(value, 8), 8 - up);
+        e->spread[row_of(k, r)] = _mm512_and_si512(w, _mm512_set1_epi16((short) ((HEX_STATES >> k) - 1)));
+    }
+}
+
+// Steps 1 and 2: samples to out, returns the first scale, 0 for a zero block.
+INLINE float scale_samples(int k, const float * x, int16_t out[HEX_BLOCK]) {
+    __m512 v[4], most = _mm512_setzero_ps();
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm512_loadu_ps(x + 16*i);
+        const __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(v[i]), _mm512_set1_ps(FLT_MAX), _CMP_LE_OQ);
+        v[i] = _mm512_maskz_mov_ps(finite, v[i]);
+        most = _mm512_max_ps(most, _mm512_abs_ps(v[i]));
+    }
+    const float amax = _mm512_reduce_max_ps(most);
+    if (amax < HEX_TINY) {
+        return 0.0f;
+    }
+    const __m512 measure = _mm512_set1_ps(HEX_MEASURE / amax);
+    __m512i squares = _mm512_setzero_si512();
+    for (int i = 0; i < 4; i++) {
+        const __m512i m = _mm512_abs_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(v[i], measure)));
+        squares = _mm512_add_epi32(squares, _mm512_madd_epi16(m, m));
+    }
+    const float  scale = hex_first_scale(k, amax, _mm512_reduce_add_epi32(squares));
+    const __m512 unit  = _mm512_set1_ps(HEX_UNIT / scale);
+    const __m512 least = _mm512_set1_ps(-32767.0f), last = _mm512_set1_ps(32767.0f);
+    for (int i = 0; i < 4; i++) {
+        const __m512 s = _mm512_max_ps(least, _mm512_min_ps(last, _mm512_mul_ps(v[i], unit)));
+        _mm256_storeu_si256((__m256i *) (out + 16*i), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(s)));
+    }
+    return scale;
+}
+
+// Metrics, and the branch that each came by as a byte. The right one wins only where it is strictly less.
+typedef struct { __m512i metric; __m256i h; } choice;
+
+INLINE choice better(choice left, choice right) {
+    const __mmask32 m = _mm512_cmplt_epu16_mask(right.metric, left.metric);
+    return (choice) { _mm512_min_epu16(left.metric, right.metric), _mm256_mask_blend_epi8(m, left.h, right.h) };
+}
+
+INLINE void subtract_least(__m512i best[4], int n) {
+    __m512i all = best[0];
+    for (int r = 1; r < n; r++) {
+        all = _mm512_min_epu16(all, best[r]);
+    }
+    const __m256i y = _mm256_min_epu16(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    const __m128i x = _mm_min_epu16(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+    const __m512i least = _mm512_broadcastw_epi16(_mm_minpos_epu16(x));
+    for (int r = 0; r < n; r++) {
+        best[r] = _mm512_sub_epi16(best[r], least);
+    }
+}
+
+// Step 3, see search() of the reference.
+INLINE uint32_t search(int k, const int16_t x[HEX_BLOCK], const encoder * e, uint8_t * from) {
+    const int groups = HEX_STATES >> k, n_best = k == 4 ? 1 : groups / 32, rows = k == 4 ? 8 : 1 << k;
+    const int stride = REGS / rows; // registers per row
+    __m512i best[4] = { _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512() };
+    for (int i = 0; i < HEX_BLOCK; i++, from += groups) {
+        __m512i xi = _mm512_set1_epi16(x[i]);
+        if (hex_search_shift(k)) {
+            xi = _mm512_adds_epi16(xi, xi);
+        }
+        choice c[REGS];
+        UNROLL for (int r = 0; r < REGS; r++) {
+            const __m512i at = e->spread[row_of(k, r)];
+            const __m512i m  = k == 1 ? _mm512_permutex2var_epi16(best[r % 2 * 2], at, best[r % 2 * 2 + 1])
+                             : k == 2 ? _mm512_permutex2var_epi16(best[0], at, best[1])
+                             :          _mm512_permutexvar_epi16(at, best[0]);
+            const __m512i d  = _mm512_subs_epi16(xi, e->value[r]);
+            const int h = row_of(k, r);
+            c[r].metric = _mm512_adds_epu16(m, _mm512_mulhrs_epi16(d, d));
+            c[r].h      = k == 4 ? _mm256_set_m128i(_mm_set1_epi8((char) (h + 8)), _mm_set1_epi8((char) h))
+                                 : _mm256_set1_epi8((char) h);
+        }
+        UNROLL for (int span = 1; span < rows; span *= 2) {
+            UNROLL for (int r = 0; r < REGS; r++) {
+                if (r / stride % (2*span) == 0) {
+                    c[r] = better(c[r], c[r + span*stride]);
+                }
+            }
+        }
+        if (k == 4) {
+            const __m256i lo = _mm512_castsi512_si256(c[0].metric), hi = _mm512_extracti64x4_epi64(c[0].metric, 1);
+            const __mmask16 m = _mm256_cmplt_epu16_mask(hi, lo);
+            const __m256i least = _mm256_min_epu16(lo, hi);
+            best[0] = _mm512_inserti64x4(_mm512_castsi256_si512(least), least, 1);
+            _mm_storeu_si128((__m128i *) from, _mm_mask_blend_epi8(m, _mm256_castsi256_si128(c[0].h),
+                                                                   _mm256_extracti128_si256(c[0].h, 1)));
+        } else {
+            UNROLL for (int r = 0; r < n_best; r++) {
+                best[r] = c[r].metric;
+                _mm256_storeu_si256((__m256i *) (from + 32*r), c[r].h);
+            }
+        }
+        if (i % HEX_NORMALISE == HEX_NORMALISE - 1) {
+            subtract_least(best, n_best);
+        }
+    }
+    uint32_t last = 0;
+    for (int r = n_best - 1; r >= 0; r--) { // the least metric is zero now
+        const uint32_t zero = _mm512_cmpeq_epi16_mask(best[r], _mm512_setzero_si512());
+        last = zero ? (uint32_t) (32*r + __builtin_ctz(zero)) : last;
+    }
+    return last;
+}
+
+INLINE void quantize(int k, const float * x, void * blocks, int64_t n) {
+    encoder e;
+    encoder_init(k, &e);
+    char * block = (char *) blocks;
+    for (; n > 0; n -= HEX_BLOCK, x += HEX_BLOCK, block += hex_block_size(k)) {
+        int16_t xi[HEX_BLOCK];
+        uint8_t from[HEX_BLOCK * HEX_STATES / 2];
+        const float scale = scale_samples(k, x, xi);
+        if (scale == 0.0f) {
+            memset(block, 0, hex_block_size(k));
+            continue;
+        }
+        const uint32_t last = search(k, xi, &e, from);
+        hex_finish_block(k, xi, scale, from, last, e.by_window, block);
+    }
+}
+
+AVX512 void hex_quantize_avx512(int k, const float * x, void * blocks, int64_t n) {
+    HEX_FOR_K(k, quantize, x, blocks, n);
+}
+
+#endif

@@ -1,0 +1,24 @@
+// The codec of each instruction set, as hex_isa.c chooses between them. Internal; the contract is core/hex_codec.h.
+#pragma once
+
+#include "../core/hex_codec.h"
+
+#if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
+#    define HEX_X86 1
+#else
+#    define HEX_X86 0
+#endif
+
+#if HEX_X86
+
+void hex_block_unpack_avx2(int k, const void * block, int8_t out[HEX_BLOCK]);
+void hex_dequantize_avx2  (int k, const void * blocks, float * y, int64_t n);
+void hex_quantize_avx2    (int k, const float * x, void * blocks, int64_t n);
+void hex_vec_dot_avx2     (int k, int64_t n, float * s, const void * x, const void * y);
+
+void hex_block_unpack_avx512(int k, const void * block, int8_t out[HEX_BLOCK]);
+void hex_dequantize_avx512  (int k, const void * blocks, float * y, int64_t n);
+void hex_quantize_avx512    (int k, const float * x, void * blocks, int64_t n);
+void hex_vec_dot_avx512     (int k, int64_t n, float * s, const void * x, const void * y);
+
+#endif

@@ -1,0 +1,63 @@
+#include "hex_isa.h"
+
+#include "hex_codec_cpu.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char * const names[] = { "ref", "avx2", "avx512" };
+
+enum hex_isa hex_isa_best(void) {
+#if HEX_X86
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+        return HEX_ISA_REF;
+    }
+    if (__builtin_cpu_supports("avx512f")  && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
+        __builtin_cpu_supports("avx512vnni")) {
+        return HEX_ISA_AVX512;
+    }
+    return HEX_ISA_AVX2; // every CPU with AVX2 and FMA has F16C and BMI
+#else
+    return HEX_ISA_REF;
+#endif
+}
+
+static enum hex_isa clamped(enum hex_isa isa) {
+    const enum hex_isa best = hex_isa_best();
+    return isa < best ? isa : best;
+}
+
+static enum hex_isa from_environment(void) {
+    const char * want = getenv("HEXKV_ISA");
+    for (int i = 0; want && i < (int) (sizeof(names) / sizeof(names[0])); i++) {
+        if (strcmp(want, names[i]) == 0) {
+            return clamped((enum hex_isa) i);
+        }
+    }
+    return hex_isa_best();
+}
+
+static atomic_int current = -1; // -1: not asked yet. Threads that race to ask get the same answer.
+
+enum hex_isa hex_isa_get(void) {
+    int isa = atomic_load_explicit(&current, memory_order_relaxed);
+    if (isa < 0) {
+        int unset = -1;
+        isa = (int) from_environment();
+        if (!atomic_compare_exchange_strong(&current, &unset, isa)) {
+            isa = unset; // hex_isa_set came between
+        }
+    }
+    return (enum hex_isa) isa;
+}
+
+void hex_isa_set(enum hex_isa isa) {
+    atomic_store(&current, (int) clamped(isa));
+}
+
+const char * hex_isa_name(enum hex_isa isa) {
+    return names[isa];
+}
