@@ -21,7 +21,7 @@ struct hex_bytes {
     uint64_t refined;  // residual pool
     uint64_t state;    // maps, scores, means
     uint64_t total;
-    double   bits_per_element; // total over n_layer * n_head_kv * (head_k + head_v) * n_ctx * n_stream
+    double   bits_per_element; // all of total over n_layer * n_head_kv * (head_k + head_v) * n_ctx * n_stream
 };
 
 // Bytes per slot and KV head in the residual pool: K row then V row.
@@ -30,6 +30,7 @@ size_t hex_slot_size(enum hex_refine refine, int32_t head_k, int32_t head_v);
 // State of one (stream, KV head), in 32-bit words: see csrc/ggml/hex_state.h for the layout.
 size_t hex_state_words(const struct hex_plan * plan, const struct hex_params * p, int32_t head_k);
 
+// A disabled p counts as f16, llama.cpp's default.
 void hex_bytes_of(struct hex_bytes * out, const struct hex_params * p, const struct hex_plan * plan,
                   const struct hex_shape * shape);
 

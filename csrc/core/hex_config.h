@@ -37,7 +37,7 @@ struct hex_params {
     int32_t           base_v;        // bits of the V base code, 1..4
     enum hex_refine   refine;        // residual codec
     int32_t           n_sink;        // first positions of each sequence, always refined
-    int32_t           n_recent;      // most recent tokens of each sequence; -1 = from the context length
+    int32_t           n_recent;      // most recent tokens of each sequence; -1 = with the sinks, 1/16 of the context, 32..256
     float             heavy;         // share of the context held by heavy hitters, 0..1
     float             backbone;      // share of the context held by the backbone, 0..1
     enum hex_backbone backbone_kind;
@@ -67,15 +67,17 @@ struct hex_plan {
     int32_t n_ring;     // ring slots of a stream: n_ring_seq * sequences in the stream, at most n_ctx
     int32_t n_sink;
     int32_t n_recent;
-    int32_t n_heavy;
-    int32_t degree;     // d: pairs that refine a cell, 0 = no backbone
-    int32_t period;     // cells per block of the backbone graph: n_pairs / d
-    int32_t n_static;   // static slots: ceil(n_ctx / period), 0 without backbone
+    int32_t n_heavy;    // heavy * n_ctx, at most what ring and backbone leave
+    int32_t degree;     // d: pairs that refine a cell, 0 = no backbone; CHANNELS: channels kept of every 64
+    int32_t period;     // cells per block of the backbone graph: n_pairs / d; CHANNELS: 64 / d
+    int32_t n_static;   // static slots: ceil(n_ctx / period), 0 without backbone; CHANNELS: slots for the kept channels
+                        // of a block of cells, so that bytes are comparable
     int32_t n_slots;    // n_ring + n_heavy + n_static
 };
 
-// n_pairs = layers x KV heads of the cache; n_seq = sequences that share one stream.
-// Errors as hex_params_validate (for example more slots than cells are clamped, not refused).
+// n_pairs = layers x KV heads of the cache; n_seq = sequences that share one stream (an automatic n_recent divides the
+// context among them). The degree is the divisor of n_pairs nearest to backbone * n_pairs. Without a residual codec
+// there are no slots at all. Errors as hex_params_validate; more slots than cells are clamped, not refused.
 bool hex_plan_make(struct hex_plan * plan, const struct hex_params * p,
                    int32_t n_ctx, int32_t n_seq, int32_t n_pairs, char * err, size_t err_size);
 
