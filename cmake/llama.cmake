@@ -31,6 +31,7 @@ set(LLAMA_BUILD_UI        OFF)
 set(LLAMA_USE_PREBUILT_UI OFF) # the default downloads while building
 set(LLAMA_OPENSSL         OFF)
 set(LLAMA_TOOLS_INSTALL   OFF)
+set(LLAMA_ALL_WARNINGS    OFF) # of upstream's files; ours have their own (sources.cmake)
 set(GGML_CCACHE           OFF) # a launcher of the user's choice (CMAKE_C_COMPILER_LAUNCHER) still works
 
 # A fixed build name: a commit in build/llama.cpp must not relink everything.
@@ -57,6 +58,7 @@ add_subdirectory("${HEXKV_LLAMA_DIR}" llama EXCLUDE_FROM_ALL)
 # none; here its script runs once, while configuring.
 function(hexkv_add_server)
     set(PROJECT_SOURCE_DIR "${HEXKV_LLAMA_DIR}")
+    set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
     set(ui "${CMAKE_BINARY_DIR}/llama/tools/ui")
     file(MAKE_DIRECTORY "${ui}")
     if (NOT EXISTS "${ui}/ui.cpp")

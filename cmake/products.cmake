@@ -22,7 +22,7 @@ endif()
 add_library(hexkv_api STATIC EXCLUDE_FROM_ALL ${HEXKV_API_SOURCES})
 target_link_libraries(hexkv_api PUBLIC llama-common llama ggml)
 target_include_directories(hexkv_api PRIVATE "${HEXKV_LLAMA_DIR}/vendor" "${HEXKV_LLAMA_DIR}/src")
-target_compile_options(hexkv_api PRIVATE -Wall -Wextra)
+target_compile_options(hexkv_api PRIVATE ${HEXKV_WARNINGS})
 
 set(parts hexkv_api llama-common llama-common-base llama cpp-httplib vendor-hash ggml ggml-cpu ggml-cuda ggml-base)
 set(members "")

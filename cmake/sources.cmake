@@ -19,6 +19,8 @@ else()
     set(HEXKV_OTHER_ISA "_(avx2|avx512)\\.")
 endif()
 
+set(HEXKV_WARNINGS -Wall -Wextra -Wshadow -Wcast-qual -Wpointer-arith -Wno-unused-function)
+
 # Files of csrc/ that match the globs, less other machines' instruction sets.
 function(hexkv_glob out)
     list(TRANSFORM ARGN PREPEND "${HEXKV_CSRC}/")
@@ -48,7 +50,7 @@ function(hexkv_target_sources target)
     foreach(file IN LISTS ARGN)
         set(flags "")
         if (file MATCHES "\\.(c|cpp)$")
-            set(flags -ffp-contract=off)
+            set(flags ${HEXKV_WARNINGS} -ffp-contract=off)
         endif()
         if (file MATCHES "_(avx2|avx512)\\.(c|cpp)$")
             list(APPEND flags ${HEXKV_FLAGS_${CMAKE_MATCH_1}})
