@@ -26,6 +26,7 @@ function(hexkv_glob out)
     list(TRANSFORM ARGN PREPEND "${HEXKV_CSRC}/")
     file(GLOB files CONFIGURE_DEPENDS ${ARGN})
     list(FILTER files EXCLUDE REGEX "${HEXKV_OTHER_ISA}")
+    list(FILTER files EXCLUDE REGEX "/train_") # programs of their own
     set(${out} ${files} PARENT_SCOPE)
 endfunction()
 

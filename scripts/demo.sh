@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# What `make demo` shows once everything is built: the caches side by side, then an answer on a HEX cache.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+read_pin "$ROOT/scripts/models.pin"
+hexrun=$BUILD/bin/hexrun model=$BUILD/models/$MODEL_FILE
+[ -x "$hexrun" ] || die "$hexrun is missing; run make"
+
+show() { printf '\n$ %s\n' "$(printf '%s ' "$@" | sed "s|$ROOT/||g; s| \$||")"; "$@"; }
+show "$hexrun" compare -m "$model" -c 2048
+show "$hexrun" run -m "$model" --hex balanced -n 96 -p 'Why is the sky blue? Answer in two sentences.'
+printf '\nNext: %s chat -m %s --hex balanced\n' "${hexrun#"$ROOT/"}" "${model#"$ROOT/"}"

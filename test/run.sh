@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Every test. Each step prints what it runs; the last line is `N passed, N failed, N skipped`, over all single tests.
+#
+#   test/run.sh [STEP...]     steps: ctest backend-ops quantize-fns vet go e2e sanitize (default: all, in this order)
+#
+# A step that does not exist yet, or whose tool lacks what it tests, counts as one skipped test. A step that fails
+# without saying which test failed counts as one failed test.
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
+cd "$ROOT"
+steps=("$@")
+[ $# -gt 0 ] || steps=(ctest backend-ops quantize-fns vet go e2e sanitize)
+
+passed=0 failed=0 skipped=0 broken=()
+make_tmp
+export HEXKV_BUILD=$BUILD
+
+# run NAME COUNTER COMMAND...: prints and runs the command; COUNTER reads its output and prints "passed failed skipped"
+run() {
+    local name=$1 counter=$2 status=0 p=0 f=0 s=0 start=$SECONDS
+    shift 2
+    printf '\n== %s\n$ %s\n' "$name" "$(printf '%s ' "$@" | sed "s|$ROOT/||g")"
+    "$@" 2>&1 | tee "$TMP/out" || status=${PIPESTATUS[0]}
+    read -r p f s < <("$counter" < "$TMP/out") || true
+    if [ "$status" != 0 ] && [ "${f:-0}" = 0 ]; then f=1; fi
+    passed=$((passed + ${p:-0})) failed=$((failed + ${f:-0})) skipped=$((skipped + ${s:-0}))
+    [ "${f:-0}" = 0 ] || broken+=("$name")
+    printf -- '-- %s: %s passed, %s failed, %s skipped, %s s\n' "$name" "${p:-0}" "${f:-0}" "${s:-0}" $((SECONDS - start))
+}
+skip() { printf '\n== %s\n-- skipped: %s\n' "$1" "$2"; skipped=$((skipped + 1)); }
+
+count_ctest() { awk '/Test +#[0-9]+:/ { if (/Passed/) p++; else if (/Skipped|Not Run \(Disabled\)/) s++; else f++ } END { print p+0, f+0, s+0 }'; }
+count_ops()   { awk '/tests passed/ { split($1, a, "/"); p += a[1]; f += a[2] - a[1] } END { print p+0, f+0, 0 }'; }
+count_one()   { echo "1 0 0"; }
+count_go()    { awk '/^ *--- PASS/ { p++ } /^ *--- FAIL/ { f++ } /^ *--- SKIP/ { s++ } /^FAIL\t.*\[(build|setup) failed\]/ { f++ } /^panic:|^WARNING: DATA RACE/ { f++ } END { print p+0, f+0, s+0 }'; }
+count_lines() { awk '/^ok / { p++ } /^FAIL / { f++ } /^skip / { s++ } END { print p+0, f+0, s+0 }'; }
+
+# one test that passes when the command does
+run_one() {
+    local name=$1 before=$failed
+    shift
+    run "$name" count_none "$@"
+    [ "$failed" != "$before" ] || passed=$((passed + 1))
+}
+count_none() { cat > /dev/null; echo "0 0 0"; }
+
+step_ctest() {
+    cmake --build "$BUILD" --target tests > "$TMP/log" 2>&1 || { tail -n 30 "$TMP/log"; }
+    run ctest count_ctest ctest --test-dir "$BUILD" --output-on-failure --no-tests=error
+}
+
+# Upstream's suite of ops, on this machine's backends, for the new types and ops.
+step_backend-ops() {
+    local tool=$BUILD/bin/test-backend-ops op ops
+    ops=$("$tool" --list-ops 2>/dev/null || true)
+    for op in HEX_ATTN HEX_COMMIT; do
+        if grep -q "^ *$op\$" <<< "$ops"; then
+            run "test-backend-ops $op" count_ops "$tool" test -b CPU -o "$op"
+        else
+            skip "test-backend-ops $op" "this ggml has no such op"
+        fi
+    done
+    if grep -q 'hex1' <<< "$("$tool" support -b CPU -o CPY 2>/dev/null | head -n 20000)"; then
+        run 'test-backend-ops, types hex1 to hex4' count_ops "$tool" test -b CPU -p 'hex[1-4]'
+    else
+        skip 'test-backend-ops, types hex1 to hex4' 'it has no cases for these types'
+    fi
+}
+
+step_quantize-fns() { run_one 'test-quantize-fns' "$BUILD/bin/test-quantize-fns"; }
+
+go_packages() { find binding hexkv cmd test -name '*.go' 2>/dev/null | head -n 1 | grep -q .; }
+step_vet() { if go_packages; then run_one 'go vet' go vet ./...; else skip 'go vet' 'no Go files yet'; fi; }
+# -count=1: Go's cache does not see that libhexkv.a changed
+step_go()  { if go_packages; then run 'go test' count_go go test -race -count=1 -timeout 30m -v ./...; else skip 'go test' 'no Go files yet'; fi; }
+
+step_e2e() {
+    if [ -x "$BUILD/bin/hexrun" ]; then run 'end to end' count_lines bash test/e2e.sh; else skip 'end to end' 'hexrun is not built yet'; fi
+}
+
+step_sanitize() { run 'sanitizers' count_ctest bash scripts/sanitize.sh; }
+
+for step in "${steps[@]}"; do
+    declare -F "step_$step" > /dev/null || die "unknown step '$step'; steps: ctest backend-ops quantize-fns vet go e2e sanitize"
+    "step_$step"
+done
+
+echo
+[ ${#broken[@]} = 0 ] || printf 'failed: %s\n' "${broken[@]}"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
