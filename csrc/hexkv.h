@@ -163,9 +163,9 @@ void hexkv_sampler_reset(hexkv_sampler * g);
 // ---- backbone: plain values, for tests
 
 typedef struct {
-    int32_t kind, n_pairs, degree, period;
+    int32_t kind, n_pairs, degree, period, n_cells;
     uint32_t seed;
-    double sigma2, ramanujan, factor; // certificate over n_cells
+    double sigma2, ramanujan, factor; // certificate
 } hexkv_backbone;
 hexkv_status hexkv_backbone_make(const char * kind, uint32_t seed, int32_t n_pairs, int32_t degree, int32_t n_cells,
     hexkv_backbone * out, hexkv_error * e);
