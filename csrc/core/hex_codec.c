@@ -10,12 +10,9 @@ static void value_table(int k, int8_t value[HEX_STATES]) {
 // ---- decoder ----
 
 float hex_scale_decode(int k, uint16_t word) {
-    const uint32_t e = (uint32_t) word >> (8 - k);
-    if (e == 0) {
-        return 0.0f;
-    }
-    const uint32_t octave = e >> (3 + k), step = e & ((1u << (3 + k)) - 1);
-    return hex_bits_float((octave + 127 - 24) << 23 | hex_scale_mantissa[step << (4 - k)]);
+    uint8_t block[34] = { 0 };
+    hex_put_scale_word(block, k, word);
+    return hex_block_scale(k, block);
 }
 
 void hex_block_unpack_ref(int k, const void * block, int8_t out[HEX_BLOCK]) {
@@ -32,7 +29,7 @@ void hex_dequantize_ref(int k, const void * blocks, float * y, int64_t n) {
     for (; n > 0; n -= HEX_BLOCK, y += HEX_BLOCK, block += hex_block_size(k)) {
         int8_t v[HEX_BLOCK];
         hex_block_unpack_ref(k, block, v);
-        const float scale = hex_scale_decode(k, (uint16_t) hex_get_scale_word(block, k));
+        const float scale = hex_block_scale(k, block);
         for (int i = 0; i < HEX_BLOCK; i++) {
             y[i] = scale * (float) v[i];
         }

@@ -1,7 +1,7 @@
-// The parts of the encoder that the reference and the SIMD paths share. Internal.
+// The parts of the codec that the reference and the SIMD paths share. Internal.
 //
 // Every decision about a bit is made in integers, or by one correctly rounded float operation at a time that nothing
-// can be contracted with, so all paths agree bit for bit whatever the compiler and its flags:
+// can be contracted with, so all encoders agree bit for bit whatever the compiler and its flags (short of -ffast-math):
 //
 //   1. measure   largest |x|, then the exact sum of squares of the samples rounded to 12 bits  -> first scale
 //   2. scale     samples to int16, HEX_UNIT per table unit                                      -> x
@@ -80,6 +80,13 @@ static inline void hex_put_scale_word(void * block, int k, uint32_t word) {
 static inline uint32_t hex_get_scale_word(const void * block, int k) {
     const uint8_t * p = (const uint8_t *) block + 8*k;
     return (uint32_t) p[0] | (uint32_t) p[1] << 8;
+}
+
+// Scale of a block; its scale word may be at an odd address.
+static inline float hex_block_scale(int k, const void * block) {
+    const uint32_t e = hex_get_scale_word(block, k) >> (8 - k);
+    const uint32_t octave = e >> (3 + k), step = e & ((1u << (3 + k)) - 1);
+    return e == 0 ? 0.0f : hex_bits_float((octave + 127 - 24) << 23 | hex_scale_mantissa[step << (4 - k)]);
 }
 
 // Step 4. from[i << (8-k) | g] is the best low part h of window i, given its high part g; last is the best high part

@@ -4,6 +4,7 @@
 #if HEX_X86
 
 #include "../core/hex_codec_impl.h"
+#include "hex_vec_dot.h"
 
 #include <float.h>
 #include <immintrin.h>
@@ -73,7 +74,7 @@ INLINE void dequantize(int k, const void * blocks, float * y, int64_t n) {
     const tables t = load_tables(k);
     const char * block = (const char *) blocks;
     for (; n > 0; n -= HEX_BLOCK, y += HEX_BLOCK, block += hex_block_size(k)) {
-        const __m256 scale = _mm256_set1_ps(hex_scale_decode(k, (uint16_t) hex_get_scale_word(block, k)));
+        const __m256 scale = _mm256_set1_ps(hex_block_scale(k, block));
         for (int half = 0; half < 2; half++) {
             const __m256i v = unpack(k, t, block, half);
             store_scaled(y + 32*half,      scale, _mm256_castsi256_si128(v));
@@ -88,6 +89,33 @@ AVX2 void hex_block_unpack_avx2(int k, const void * block, int8_t out[HEX_BLOCK]
 
 AVX2 void hex_dequantize_avx2(int k, const void * blocks, float * y, int64_t n) {
     HEX_FOR_K(k, dequantize, blocks, y, n);
+}
+
+// |y| is unsigned and v takes its sign: 2 * 128 * 127 fits the 16 bits of maddubs.
+INLINE __m256 dot32(__m256i v, const hex_block_q8_0 * y) {
+    const __m256i q   = _mm256_loadu_si256((const __m256i *) y->qs);
+    const __m256i p16 = _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(v, q));
+    return _mm256_cvtepi32_ps(_mm256_madd_epi16(p16, _mm256_set1_epi16(1)));
+}
+
+INLINE void vec_dot(int k, int64_t n, float * s, const void * x, const void * y) {
+    const tables t = load_tables(k);
+    const char * block = (const char *) x;
+    const hex_block_q8_0 * q = (const hex_block_q8_0 *) y;
+    __m256 sum0 = _mm256_setzero_ps(), sum1 = _mm256_setzero_ps();
+    for (; n > 0; n -= HEX_BLOCK, block += hex_block_size(k), q += 2) {
+        const float scale = hex_block_scale(k, block);
+        sum0 = _mm256_fmadd_ps(_mm256_set1_ps(scale * _cvtsh_ss(q[0].d)), dot32(unpack(k, t, block, 0), q),     sum0);
+        sum1 = _mm256_fmadd_ps(_mm256_set1_ps(scale * _cvtsh_ss(q[1].d)), dot32(unpack(k, t, block, 1), q + 1), sum1);
+    }
+    sum0 = _mm256_add_ps(sum0, sum1);
+    __m128 m = _mm_add_ps(_mm256_castps256_ps128(sum0), _mm256_extractf128_ps(sum0, 1));
+    m  = _mm_add_ps(m, _mm_movehl_ps(m, m));
+    *s = _mm_cvtss_f32(_mm_add_ss(m, _mm_movehdup_ps(m)));
+}
+
+AVX2 void hex_vec_dot_avx2(int k, int64_t n, float * s, const void * x, const void * y) {
+    HEX_FOR_K(k, vec_dot, n, s, x, y);
 }
 
 // ---- encoder ----

@@ -4,6 +4,7 @@
 #if HEX_X86
 
 #include "../core/hex_codec_impl.h"
+#include "hex_vec_dot.h"
 
 #include <float.h>
 #include <immintrin.h>
@@ -57,7 +58,7 @@ INLINE void dequantize(int k, const void * blocks, float * y, int64_t n) {
     const char * block = (const char *) blocks;
     for (; n > 0; n -= HEX_BLOCK, y += HEX_BLOCK, block += hex_block_size(k)) {
         const __m512i v     = unpack(&d, block);
-        const __m512  scale = _mm512_set1_ps(hex_scale_decode(k, (uint16_t) hex_get_scale_word(block, k)));
+        const __m512  scale = _mm512_set1_ps(hex_block_scale(k, block));
         store_scaled(y,      scale, _mm512_castsi512_si128(v));
         store_scaled(y + 16, scale, _mm512_extracti32x4_epi32(v, 1));
         store_scaled(y + 32, scale, _mm512_extracti32x4_epi32(v, 2));
@@ -71,6 +72,33 @@ AVX512 void hex_block_unpack_avx512(int k, const void * block, int8_t out[HEX_BL
 
 AVX512 void hex_dequantize_avx512(int k, const void * blocks, float * y, int64_t n) {
     HEX_FOR_K(k, dequantize, blocks, y, n);
+}
+
+// Sums of 4 products, those of the first 32 samples in the lower half. The multiplier wants one unsigned side, so v is
+// raised by 128 and 128 times the sum of y taken off again.
+INLINE __m512i dot64(__m512i v, const hex_block_q8_0 y[2]) {
+    const __m512i q    = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *) y[0].qs)),
+                                            _mm256_loadu_si256((const __m256i *) y[1].qs), 1);
+    const __m512i bias = _mm512_set1_epi8((char) 128), zero = _mm512_setzero_si512();
+    return _mm512_sub_epi32(_mm512_dpbusd_epi32(zero, _mm512_xor_si512(v, bias), q), _mm512_dpbusd_epi32(zero, bias, q));
+}
+
+INLINE void vec_dot(int k, int64_t n, float * s, const void * x, const void * y) {
+    const decoder d = decoder_init(k);
+    const char * block = (const char *) x;
+    const hex_block_q8_0 * q = (const hex_block_q8_0 *) y;
+    __m512 sum = _mm512_setzero_ps();
+    for (; n > 0; n -= HEX_BLOCK, block += hex_block_size(k), q += 2) {
+        const float  scale = hex_block_scale(k, block);
+        const __m512 both  = _mm512_mask_mov_ps(_mm512_set1_ps(scale * _cvtsh_ss(q[0].d)), 0xff00,
+                                                _mm512_set1_ps(scale * _cvtsh_ss(q[1].d)));
+        sum = _mm512_fmadd_ps(both, _mm512_cvtepi32_ps(dot64(unpack(&d, block), q)), sum);
+    }
+    *s = _mm512_reduce_add_ps(sum);
+}
+
+AVX512 void hex_vec_dot_avx512(int k, int64_t n, float * s, const void * x, const void * y) {
+    HEX_FOR_K(k, vec_dot, n, s, x, y);
 }
 
 // ---- encoder ----

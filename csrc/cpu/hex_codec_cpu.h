@@ -9,6 +9,18 @@
 #    define HEX_X86 0
 #endif
 
+// Calls hex_<name>_<isa>(...).
+#if HEX_X86
+#    define HEX_DISPATCH(name, ...)                                       \
+        switch (hex_isa_get()) {                                          \
+            case HEX_ISA_AVX512: hex_##name##_avx512(__VA_ARGS__); break; \
+            case HEX_ISA_AVX2:   hex_##name##_avx2  (__VA_ARGS__); break; \
+            case HEX_ISA_REF:    hex_##name##_ref   (__VA_ARGS__); break; \
+        }
+#else
+#    define HEX_DISPATCH(name, ...) hex_##name##_ref(__VA_ARGS__)
+#endif
+
 #if HEX_X86
 
 void hex_block_unpack_avx2(int k, const void * block, int8_t out[HEX_BLOCK]);
