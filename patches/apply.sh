@@ -31,7 +31,7 @@ while read -r file; do
     llama_git mailinfo "$TMP/message" "$TMP/diff" < "$file" > "$TMP/info" 2>/dev/null ||
         die "$file is not a patch; restore it from the repository"
     quiet git -C "$LLAMA" apply --cached --whitespace=nowarn "$file" ||
-        die "$(basename "$file") does not apply to llama.cpp $RELEASE; apply it by hand in $LLAMA and run patches/regenerate.sh"
+        die "$(basename "$file") does not apply to llama.cpp $RELEASE; apply it by hand in $LLAMA and run patches/regenerate.sh (details: $BUILD/fetch.log)"
     { sed -n 's/^Subject: //p' "$TMP/info"; echo; cat "$TMP/message"; } > "$TMP/full"
     head=$(llama_git commit-tree -p "$head" -F "$TMP/full" "$(llama_git write-tree)")
     n=$((n + 1))

@@ -38,10 +38,8 @@ make_tmp() {
     trap 'rm -rf "$TMP"' EXIT
 }
 
-# A command whose output is shown only when it fails (the last lines, to standard error).
+# A command whose output goes to a log that the error message can name.
 quiet() {
-    if ! "$@" > "$TMP/log" 2>&1; then
-        tail -n 5 "$TMP/log" | sed 's/^/    /' >&2
-        return 1
-    fi
+    printf '$ %s\n' "$*" >> "$BUILD/fetch.log"
+    "$@" >> "$BUILD/fetch.log" 2>&1
 }

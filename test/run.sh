@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Every test. Each step prints what it runs; the last line is `N passed, N failed, N skipped`, over all single tests.
 #
-#   test/run.sh [STEP...]     steps: ctest backend-ops quantize-fns vet go e2e sanitize (default: all, in this order)
+#   test/run.sh [STEP...]     steps: scripts ctest backend-ops quantize-fns vet go e2e sanitize (default: all, in this order)
 #
 # A step that does not exist yet, or whose tool lacks what it tests, counts as one skipped test. A step that fails
 # without saying which test failed counts as one failed test.
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 cd "$ROOT"
 steps=("$@")
-[ $# -gt 0 ] || steps=(ctest backend-ops quantize-fns vet go e2e sanitize)
+[ $# -gt 0 ] || steps=(scripts ctest backend-ops quantize-fns vet go e2e sanitize)
 
 passed=0 failed=0 skipped=0 broken=()
 make_tmp
@@ -42,6 +42,8 @@ run_one() {
     [ "$failed" != "$before" ] || passed=$((passed + 1))
 }
 count_none() { cat > /dev/null; echo "0 0 0"; }
+
+step_scripts() { run 'fetch and patch scripts' count_lines bash test/scripts.sh; }
 
 step_ctest() {
     echo; echo "== building the tests"; cmake --build "$BUILD" --target tests || true
@@ -78,7 +80,7 @@ step_e2e() {
 step_sanitize() { run 'sanitizers' count_ctest bash scripts/sanitize.sh; }
 
 for step in "${steps[@]}"; do
-    declare -F "step_$step" > /dev/null || die "unknown step '$step'; steps: ctest backend-ops quantize-fns vet go e2e sanitize"
+    declare -F "step_$step" > /dev/null || die "unknown step '$step'; steps: scripts ctest backend-ops quantize-fns vet go e2e sanitize"
     "step_$step"
 done
 
