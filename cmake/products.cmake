@@ -13,8 +13,8 @@ add_custom_target(tools ALL DEPENDS
     llama-bench llama-completion llama-perplexity llama-quantize llama-server test-backend-ops test-quantize-fns)
 
 # The offline trainer of the codec's tables: ninja -C build train_tables && build/bin/train_tables.
-if (EXISTS "${HEXKV_CSRC}/core/train_tables.c")
-    add_executable(train_tables EXCLUDE_FROM_ALL "${HEXKV_CSRC}/core/train_tables.c")
+if (EXISTS "${HEXKV_CSRC}/tools/train_tables.c")
+    add_executable(train_tables EXCLUDE_FROM_ALL "${HEXKV_CSRC}/tools/train_tables.c")
     target_compile_options(train_tables PRIVATE -O3 -march=native -ffast-math)
     target_link_libraries(train_tables PRIVATE m)
     set_target_properties(train_tables PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${HEXKV_BIN}")

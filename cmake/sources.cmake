@@ -4,7 +4,8 @@
 #   csrc/cpu/* (the rest)                                                ggml-cpu   (kernels)
 #   csrc/cuda/*.cu                                                       ggml-cuda
 #   csrc/llama/*.cpp                                                     llama
-#   csrc/hexkv.cpp                                                       hexkv_api  (products.cmake)
+#   csrc/hexkv*.cpp                                                      hexkv_api  (products.cmake)
+#   csrc/tools/*.c                                                       programs   (products.cmake)
 #
 # The suffix of a file names its instruction set (*_avx2.c, *_avx512.c, *_neon.c); which one runs is decided at run time.
 # A new file is picked up by the next build.
@@ -26,7 +27,6 @@ function(hexkv_glob out)
     list(TRANSFORM ARGN PREPEND "${HEXKV_CSRC}/")
     file(GLOB files CONFIGURE_DEPENDS ${ARGN})
     list(FILTER files EXCLUDE REGEX "${HEXKV_OTHER_ISA}")
-    list(FILTER files EXCLUDE REGEX "/train_") # programs of their own
     set(${out} ${files} PARENT_SCOPE)
 endfunction()
 
