@@ -1,5 +1,13 @@
 package hexkv
 
+import (
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/hexkv/hexkv/binding"
+)
+
 // Config says how a session stores its KV cache. The zero value is stock f16. Empty strings and nil pointers mean the
 // value of the preset.
 //
@@ -17,7 +25,7 @@ type Config struct {
 	BackboneKind string   // "none", "expander", "random", "strided", "log", "channels"
 	Seed         *uint32  // of the backbone
 	Mean         *int     // first rows whose mean centres K, 0 = no centring
-	HalfLife     *int     // of heavy-hitter scores, in queries
+	HalfLife     *int     // of heavy-hitter scores, in queries, 1 or more
 }
 
 // Ready-made configs.
@@ -32,6 +40,9 @@ var (
 	CachePaper    = Config{Preset: "paper"}
 )
 
+// Ptr returns a pointer to v, for the optional fields of [Config].
+func Ptr[T any](v T) *T { return &v }
+
 // ParseConfig reads a cache specification, the form that the command line uses:
 //
 //	f16                         a ggml type for K and V
@@ -41,20 +52,121 @@ var (
 //	                            sink, recent, heavy, backbone, seed, mean, half_life
 //
 // It validates the result. Fails with [ErrInvalidConfig]. Calls hexkv_cache_parse.
-func ParseConfig(spec string) (Config, error) { panic("unimplemented") }
+func ParseConfig(spec string) (Config, error) {
+	const op = "ParseConfig"
+	if strings.ContainsRune(spec, 0) {
+		return Config{}, errorf(op, CodeConfig, "cache specification %q has a NUL byte; write for example hex:balanced", spec)
+	}
+	b, s := binding.ParseCache(spec)
+	if err := statusError(op, s); err != nil {
+		return Config{}, err
+	}
+	return configOf(b), nil
+}
 
 // String returns the specification that [ParseConfig] reads. Calls hexkv_cache_format.
-func (c Config) String() string { panic("unimplemented") }
+func (c Config) String() string {
+	b, err := c.binding()
+	if err != nil {
+		return "invalid: " + err.Error()
+	}
+	spec, s := binding.FormatCache(&b)
+	if !s.OK() {
+		return "invalid: " + c.Preset
+	}
+	return spec
+}
 
 // Validate fails with [ErrInvalidConfig] and a sentence that names the setting, its value and the allowed range.
 // Calls hexkv_cache_check.
-func (c Config) Validate() error { panic("unimplemented") }
+func (c Config) Validate() error {
+	b, err := c.binding()
+	if err != nil {
+		return err
+	}
+	return statusError("Config.Validate", binding.CheckCache(&b))
+}
 
 // IsHEX reports whether c is a HEX cache rather than a stock one.
 func (c Config) IsHEX() bool { return c.Preset != "" && c.Preset != "off" }
 
 // Presets returns the names that Preset takes, "off" first. Calls hexkv_preset_name.
-func Presets() []string { panic("unimplemented") }
+func Presets() []string {
+	var all []string
+	for i := 0; ; i++ {
+		name := binding.PresetName(i)
+		if name == "" {
+			return all
+		}
+		all = append(all, name)
+	}
+}
 
-// Ptr returns a pointer to v, for the optional fields of [Config].
-func Ptr[T any](v T) *T { return &v }
+// binding converts c. The sentinels of the C side are not values here.
+func (c Config) binding() (binding.Cache, error) {
+	b := binding.Cache{
+		Preset: c.Preset, TypeK: c.TypeK, TypeV: c.TypeV, Refine: c.Refine, BackboneKind: c.BackboneKind,
+		Sink: binding.Unset, Recent: binding.UnsetRecent, Heavy: binding.Unset, Backbone: binding.Unset,
+		Seed: binding.Unset, Mean: binding.Unset, HalfLife: binding.Unset,
+	}
+	for _, f := range []struct {
+		name string
+		from *int
+		to   *int32
+		low  int
+	}{
+		{"Sink", c.Sink, &b.Sink, 0}, {"Recent", c.Recent, &b.Recent, -1}, {"Mean", c.Mean, &b.Mean, 0},
+		{"HalfLife", c.HalfLife, &b.HalfLife, 1},
+	} {
+		if f.from == nil {
+			continue
+		}
+		if *f.from < f.low || *f.from > math.MaxInt32 {
+			return b, errorf("Config.Validate", CodeConfig, "%s = %d is out of range; use %d or more", f.name, *f.from, f.low)
+		}
+		*f.to = int32(*f.from)
+	}
+	for _, f := range []struct {
+		name string
+		from *float64
+		to   *float32
+	}{{"Heavy", c.Heavy, &b.Heavy}, {"Backbone", c.Backbone, &b.Backbone}} {
+		if f.from == nil {
+			continue
+		}
+		if !(*f.from >= 0 && *f.from <= 1) {
+			return b, errorf("Config.Validate", CodeConfig, "%s = %g is out of range; use a share of the context, 0 to 1", f.name, *f.from)
+		}
+		*f.to = float32(*f.from)
+	}
+	if c.Seed != nil {
+		b.Seed = int64(*c.Seed)
+	}
+	return b, nil
+}
+
+// configOf converts back.
+func configOf(b binding.Cache) Config {
+	c := Config{Preset: b.Preset, TypeK: b.TypeK, TypeV: b.TypeV, Refine: b.Refine, BackboneKind: b.BackboneKind}
+	whole := func(v, unset int32) *int {
+		if v == unset {
+			return nil
+		}
+		return Ptr(int(v))
+	}
+	c.Sink, c.Recent = whole(b.Sink, binding.Unset), whole(b.Recent, binding.UnsetRecent)
+	c.Mean, c.HalfLife = whole(b.Mean, binding.Unset), whole(b.HalfLife, binding.Unset)
+	share := func(v float32) *float64 {
+		if v == binding.Unset {
+			return nil
+		}
+		// 0.1, not 0.10000000149
+		x, _ := strconv.ParseFloat(strconv.FormatFloat(float64(v), 'g', -1, 32), 64)
+		return &x
+	}
+	c.Heavy, c.Backbone = share(b.Heavy), share(b.Backbone)
+	if b.Seed != binding.Unset {
+		c.Seed = Ptr(uint32(b.Seed))
+	}
+	return c
+}

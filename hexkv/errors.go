@@ -1,8 +1,17 @@
 package hexkv
 
+import (
+	"context"
+	"fmt"
+	"io/fs"
+
+	"github.com/hexkv/hexkv/binding"
+)
+
 // Code says what kind of failure an [Error] is. The values are those of hexkv_status in csrc/hexkv.h.
 type Code int
 
+// Failures that C reports.
 const (
 	CodeInternal    Code = 1 + iota // llama.cpp failed; the text has its last error lines
 	CodeInvalid                     // bad argument
@@ -18,7 +27,7 @@ const (
 	CodeTemplate                    // no chat template, or it refuses the messages
 	CodeGrammar                     // bad grammar, or a token outside it
 	CodeNoLogits                    // the last decode kept no logits for that row
-	CodeUnsupported                 // not in this build
+	CodeUnsupported                 // not in this build, or not for this model
 )
 
 // Failures that only the Go side has.
@@ -30,19 +39,22 @@ const (
 // Error is the type of all failures of this package.
 type Error struct {
 	Code Code
-	Op   string // the method that failed, such as "Session.Decode"
+	Op   string // the method that failed, such as "Session.Decode"; empty in the named errors
 	Text string // one sentence: what is wrong and what to do
 	Err  error  // the cause, such as context.Canceled; may be nil
 }
 
 // Error returns the text, which stands on its own.
-func (e *Error) Error() string { panic("unimplemented") }
+func (e *Error) Error() string { return e.Text }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Is reports whether target is the named error of e's code.
-func (e *Error) Is(target error) bool { panic("unimplemented") }
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Op == "" && t.Code == e.Code
+}
 
 // The named errors, for errors.Is. A cancelled call also matches context.Canceled or context.DeadlineExceeded.
 var (
@@ -60,7 +72,43 @@ var (
 	ErrTemplate      error = &Error{Code: CodeTemplate, Text: "chat template failed"}
 	ErrGrammar       error = &Error{Code: CodeGrammar, Text: "grammar failed"}
 	ErrNoLogits      error = &Error{Code: CodeNoLogits, Text: "no logits"}
-	ErrUnsupported   error = &Error{Code: CodeUnsupported, Text: "not supported by this build"}
+	ErrUnsupported   error = &Error{Code: CodeUnsupported, Text: "not supported"}
 	ErrClosed        error = &Error{Code: CodeClosed, Text: "closed"}
 	ErrBusy          error = &Error{Code: CodeBusy, Text: "session in use by another goroutine"}
 )
+
+// errorf returns an error of the Go side.
+func errorf(op string, code Code, format string, args ...any) error {
+	return &Error{Code: code, Op: op, Text: fmt.Sprintf(format, args...)}
+}
+
+// statusError turns a status of the C side into an error, nil for success.
+func statusError(op string, s binding.Status) error {
+	if s.OK() {
+		return nil
+	}
+	e := &Error{Code: Code(s.Code), Op: op, Text: s.Text}
+	if e.Text == "" {
+		e.Text = fmt.Sprintf("%s failed with status %d", op, s.Code)
+	}
+	if e.Code == CodeNotFound {
+		e.Err = fs.ErrNotExist
+	}
+	return e
+}
+
+// cancelled returns the error of a call that ctx ended; text says how far it came.
+func cancelled(ctx context.Context, op, text string) error {
+	err := ctx.Err()
+	if text == "" {
+		text = "cancelled"
+	}
+	if err == context.DeadlineExceeded {
+		text += ": the deadline has passed"
+	}
+	return &Error{Code: CodeCancelled, Op: op, Text: text, Err: err}
+}
+
+func closedError(op, what string) error {
+	return errorf(op, CodeClosed, "the %s is closed; open a new one", what)
+}

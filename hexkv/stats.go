@@ -1,6 +1,10 @@
 package hexkv
 
-import "time"
+import (
+	"time"
+
+	"github.com/hexkv/hexkv/binding"
+)
 
 // Stats says what a session holds and did.
 type Stats struct {
@@ -25,11 +29,29 @@ type Stats struct {
 	DecodeTime    time.Duration
 }
 
+func statsOf(b binding.Stats) Stats {
+	return Stats{
+		ContextSize: b.Ctx, Used: b.Used, HEX: b.HEX,
+		BaseK: b.BaseK, BaseV: b.BaseV, Refined: b.Refined, State: b.State, KV: b.KV, Compute: b.Compute, Output: b.Output,
+		BitsPerElement: b.BitsPerElement,
+		RefinedRing:    b.RefinedRing, RefinedHeavy: b.RefinedHeavy, RefinedStatic: b.RefinedStatic, Entries: b.Entries,
+		PrefillTokens: int(b.PrefillTokens), PrefillTime: time.Duration(b.PrefillUs) * time.Microsecond,
+		DecodeTokens: int(b.DecodeTokens), DecodeTime: time.Duration(b.DecodeUs) * time.Microsecond,
+	}
+}
+
 // PrefillRate returns tokens per second, 0 before the first prompt.
-func (s Stats) PrefillRate() float64 { panic("unimplemented") }
+func (s Stats) PrefillRate() float64 { return rate(s.PrefillTokens, s.PrefillTime) }
 
 // DecodeRate returns tokens per second, 0 before the first token.
-func (s Stats) DecodeRate() float64 { panic("unimplemented") }
+func (s Stats) DecodeRate() float64 { return rate(s.DecodeTokens, s.DecodeTime) }
+
+func rate(n int, t time.Duration) float64 {
+	if t <= 0 {
+		return 0
+	}
+	return float64(n) / t.Seconds()
+}
 
 // RefinedEntries returns the refined entries of all kinds.
 func (s Stats) RefinedEntries() uint64 { return s.RefinedRing + s.RefinedHeavy + s.RefinedStatic }
@@ -45,7 +67,7 @@ type MemoryEstimate struct {
 	Output         uint64
 	Total          uint64 // without the model
 	Model          uint64
-	Available      uint64 // free now
+	Available      uint64 // free now; 0 = unknown
 	KVF16          uint64 // what a stock f16 cache would take
 	KVQ8_0         uint64
 	KVQ4_0         uint64
