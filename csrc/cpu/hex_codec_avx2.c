@@ -164,9 +164,9 @@ INLINE int32_t sum(__m256i v) {
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
 }
 
-// Steps 1 and 2: samples to out, returns the first scale, 0 for a zero block.
-INLINE float scale_samples(int k, const float * x, int16_t out[HEX_BLOCK]) {
-    __m256 v[8], most = _mm256_setzero_ps();
+// Step 1. Loads the samples, the non-finite ones as zero. Returns the RMS, 0 for a zero block.
+INLINE float measure(const float * x, __m256 v[8]) {
+    __m256 most = _mm256_setzero_ps();
     for (int i = 0; i < 8; i++) {
         v[i] = _mm256_loadu_ps(x + 8*i);
         v[i] = _mm256_and_ps(v[i], _mm256_cmp_ps(absolute(v[i]), _mm256_set1_ps(FLT_MAX), _CMP_LE_OQ));
@@ -176,23 +176,26 @@ INLINE float scale_samples(int k, const float * x, int16_t out[HEX_BLOCK]) {
     if (amax < HEX_TINY) {
         return 0.0f;
     }
-    const __m256 measure = _mm256_set1_ps(HEX_MEASURE / amax);
+    const __m256 unit = _mm256_set1_ps(HEX_MEASURE / amax);
     __m256i squares = _mm256_setzero_si256();
     for (int i = 0; i < 8; i++) {
-        const __m256i m = _mm256_abs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(v[i], measure)));
+        const __m256i m = _mm256_abs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(v[i], unit)));
         squares = _mm256_add_epi32(squares, _mm256_madd_epi16(m, m));
     }
-    const float  scale = hex_first_scale(k, amax, sum(squares));
+    return hex_sigma(amax, sum(squares));
+}
+
+// Step 2.
+INLINE void scale_samples(const __m256 v[8], float scale, int16_t out[HEX_BLOCK]) {
     const __m256 unit  = _mm256_set1_ps(HEX_UNIT / scale);
-    const __m256 least = _mm256_set1_ps(-32767.0f), last = _mm256_set1_ps(32767.0f);
+    const __m256 least = _mm256_set1_ps(-32767.0f), most = _mm256_set1_ps(32767.0f);
     __m256i s[8];
     for (int i = 0; i < 8; i++) {
-        s[i] = _mm256_cvtps_epi32(_mm256_max_ps(least, _mm256_min_ps(last, _mm256_mul_ps(v[i], unit))));
+        s[i] = _mm256_cvtps_epi32(_mm256_max_ps(least, _mm256_min_ps(most, _mm256_mul_ps(v[i], unit))));
     }
     for (int i = 0; i < 8; i += 2) {
         _mm256_storeu_si256((__m256i *) (out + 8*i), _mm256_permute4x64_epi64(_mm256_packs_epi32(s[i], s[i + 1]), 0xd8));
     }
-    return scale;
 }
 
 // What the next metrics need of the minima best[g]: the term of row h, register j is best[(16*j + lane) << k | h], the
@@ -314,15 +317,18 @@ INLINE void quantize(int k, const float * x, void * blocks, int64_t n) {
     encoder_init(k, &e);
     char * block = (char *) blocks;
     for (; n > 0; n -= HEX_BLOCK, x += HEX_BLOCK, block += hex_block_size(k)) {
-        int16_t xi[HEX_BLOCK];
-        uint8_t from[HEX_BLOCK * HEX_STATES / 2];
-        const float scale = scale_samples(k, x, xi);
-        if (scale == 0.0f) {
-            memset(block, 0, hex_block_size(k));
-            continue;
+        __m256 v[8];
+        const float sigma = measure(x, v);
+        float kept = 0.0f;
+        memset(block, 0, hex_block_size(k)); // unless something fits better
+        for (int attempt = 0; sigma > 0.0f && attempt < hex_tries(k); attempt++) {
+            int16_t xi[HEX_BLOCK];
+            uint8_t from[HEX_BLOCK * HEX_STATES / 2];
+            const float scale = hex_try_scale(k, attempt, sigma);
+            scale_samples(v, scale, xi);
+            const uint32_t last = search(k, xi, &e, from);
+            hex_finish_block(k, xi, scale, from, last, e.by_window, &kept, block);
         }
-        const uint32_t last = search(k, xi, &e, from);
-        hex_finish_block(k, xi, scale, from, last, e.by_window, block);
     }
 }
 

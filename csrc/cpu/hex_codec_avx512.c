@@ -144,9 +144,9 @@ INLINE void encoder_init(int k, encoder * e) {
     }
 }
 
-// Steps 1 and 2: samples to out, returns the first scale, 0 for a zero block.
-INLINE float scale_samples(int k, const float * x, int16_t out[HEX_BLOCK]) {
-    __m512 v[4], most = _mm512_setzero_ps();
+// Step 1. Loads the samples, the non-finite ones as zero. Returns the RMS, 0 for a zero block.
+INLINE float measure(const float * x, __m512 v[4]) {
+    __m512 most = _mm512_setzero_ps();
     for (int i = 0; i < 4; i++) {
         v[i] = _mm512_loadu_ps(x + 16*i);
         const __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(v[i]), _mm512_set1_ps(FLT_MAX), _CMP_LE_OQ);
@@ -157,20 +157,23 @@ INLINE float scale_samples(int k, const float * x, int16_t out[HEX_BLOCK]) {
     if (amax < HEX_TINY) {
         return 0.0f;
     }
-    const __m512 measure = _mm512_set1_ps(HEX_MEASURE / amax);
+    const __m512 unit = _mm512_set1_ps(HEX_MEASURE / amax);
     __m512i squares = _mm512_setzero_si512();
     for (int i = 0; i < 4; i++) {
-        const __m512i m = _mm512_abs_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(v[i], measure)));
+        const __m512i m = _mm512_abs_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(v[i], unit)));
         squares = _mm512_add_epi32(squares, _mm512_madd_epi16(m, m));
     }
-    const float  scale = hex_first_scale(k, amax, _mm512_reduce_add_epi32(squares));
+    return hex_sigma(amax, _mm512_reduce_add_epi32(squares));
+}
+
+// Step 2.
+INLINE void scale_samples(const __m512 v[4], float scale, int16_t out[HEX_BLOCK]) {
     const __m512 unit  = _mm512_set1_ps(HEX_UNIT / scale);
-    const __m512 least = _mm512_set1_ps(-32767.0f), last = _mm512_set1_ps(32767.0f);
+    const __m512 least = _mm512_set1_ps(-32767.0f), most = _mm512_set1_ps(32767.0f);
     for (int i = 0; i < 4; i++) {
-        const __m512 s = _mm512_max_ps(least, _mm512_min_ps(last, _mm512_mul_ps(v[i], unit)));
+        const __m512 s = _mm512_max_ps(least, _mm512_min_ps(most, _mm512_mul_ps(v[i], unit)));
         _mm256_storeu_si256((__m256i *) (out + 16*i), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(s)));
     }
-    return scale;
 }
 
 // Metrics, and the branch that each came by as a byte. The right one wins only where it is strictly less.
@@ -253,15 +256,18 @@ INLINE void quantize(int k, const float * x, void * blocks, int64_t n) {
     encoder_init(k, &e);
     char * block = (char *) blocks;
     for (; n > 0; n -= HEX_BLOCK, x += HEX_BLOCK, block += hex_block_size(k)) {
-        int16_t xi[HEX_BLOCK];
-        uint8_t from[HEX_BLOCK * HEX_STATES / 2];
-        const float scale = scale_samples(k, x, xi);
-        if (scale == 0.0f) {
-            memset(block, 0, hex_block_size(k));
-            continue;
+        __m512 v[4];
+        const float sigma = measure(x, v);
+        float kept = 0.0f;
+        memset(block, 0, hex_block_size(k)); // unless something fits better
+        for (int attempt = 0; sigma > 0.0f && attempt < hex_tries(k); attempt++) {
+            int16_t xi[HEX_BLOCK];
+            uint8_t from[HEX_BLOCK * HEX_STATES / 2];
+            const float scale = hex_try_scale(k, attempt, sigma);
+            scale_samples(v, scale, xi);
+            const uint32_t last = search(k, xi, &e, from);
+            hex_finish_block(k, xi, scale, from, last, e.by_window, &kept, block);
         }
-        const uint32_t last = search(k, xi, &e, from);
-        hex_finish_block(k, xi, scale, from, last, e.by_window, block);
     }
 }
 

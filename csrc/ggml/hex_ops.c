@@ -17,6 +17,19 @@ struct ggml_hex_op_params ggml_hex_get_params(const struct ggml_tensor * op) {
     return p;
 }
 
+struct hex_graph ggml_hex_get_graph(const struct ggml_hex_op_params * p) {
+    struct hex_graph g = {0};
+    if (p->n_static > 0) {
+        g.kind    = p->graph_kind;
+        g.seed    = p->graph_seed;
+        g.n_pairs = p->n_pairs;
+        g.degree  = p->degree;
+        g.period  = p->degree > 0 ? p->n_pairs/p->degree : 0;
+        g.n_cells = p->n_ctx;
+    }
+    return g;
+}
+
 int64_t ggml_hex_mass_size(const struct ggml_hex_op_params * p, int64_t n_tps) {
     return p->n_heavy > 0 ? (int64_t) p->n_ring + 2*(int64_t) p->n_heavy + n_tps : 0;
 }
@@ -133,8 +146,11 @@ static bool cache_valid(const struct ggml_hex_op_params * p,
         return false;
     }
 
-    if (p->n_ring < 0 || p->n_heavy < 0 || p->n_static < 0 || p->n_mean < 0 || p->n_ctx < 1 || p->half_life < 1 ||
-        (p->n_static > 0 && (p->degree < 1 || p->pair0 < 0 || p->n_pairs < p->pair0 + n_head_kv || p->n_pairs % p->degree != 0))) {
+    if (p->n_ring < 0 || p->n_heavy < 0 || p->n_static < 0 || p->n_mean < 0 || p->n_ctx < 1 || p->half_life < 1) {
+        return false;
+    }
+    const struct hex_graph graph = ggml_hex_get_graph(p);
+    if (p->n_static > 0 && (!hex_graph_valid(&graph) || p->pair0 < 0 || p->pair0 > p->n_pairs - n_head_kv)) {
         return false;
     }
 

@@ -1,6 +1,8 @@
 // The two ggml ops of a HEX cache: constructors, parameters, checks.
 #pragma once
 
+#include "../core/hex_graph.h"
+
 #include "ggml.h"
 
 #ifdef __cplusplus
@@ -82,6 +84,9 @@ GGML_API struct ggml_tensor * ggml_hex_commit(
         const struct ggml_hex_op_params * params);
 
 GGML_API struct ggml_hex_op_params ggml_hex_get_params(const struct ggml_tensor * op);
+
+// The backbone graph of the parameters; all zero without static slots.
+GGML_API struct hex_graph ggml_hex_get_graph(const struct ggml_hex_op_params * params);
 
 // Mass floats of one (stream, KV head).
 GGML_API int64_t ggml_hex_mass_size(const struct ggml_hex_op_params * params, int64_t n_tps);

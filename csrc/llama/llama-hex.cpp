@@ -1,0 +1,364 @@
+// The hook points in llama.cpp: parameters, attachment to a cache, attention, statistics.
+
+#include "llama-kv-hex.h"
+
+#include "llama-arch.h"
+#include "llama-context.h"
+#include "llama-graph.h"
+#include "llama-impl.h"
+#include "llama-kv-cache-iswa.h"
+#include "llama-memory-hybrid-iswa.h"
+#include "llama-memory-hybrid.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cinttypes>
+#include <stdexcept>
+
+static constexpr double MiB = 1024.0*1024.0;
+
+//
+// access to what llama_kv_cache keeps private
+//
+
+struct llama_hex_access {
+    static llama_kv_hex * tier(const llama_kv_cache & kv) { return kv.hex.get(); }
+    static const llama_kv_cells_vec & cells(const llama_kv_cache & kv) { return kv.v_cells; }
+
+    static void attach(llama_kv_cache & kv, const hex_params & params);
+    static ggml_tensor * build_attn(const llm_graph_context & graph, const llama_kv_cache_context & mctx,
+            ggml_tensor * q, ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il);
+    static void stats(const llama_kv_cache & kv, llama_hex_stats & out);
+};
+
+static llama_kv_cache * full_attention_cache(llama_memory_i * memory) {
+    if (auto * kv = dynamic_cast<llama_kv_cache *>(memory)) {
+        return kv;
+    }
+    if (auto * iswa = dynamic_cast<llama_kv_cache_iswa *>(memory)) {
+        return iswa->get_base();
+    }
+    if (auto * hybrid = dynamic_cast<llama_memory_hybrid *>(memory)) {
+        return hybrid->get_mem_attn();
+    }
+    if (auto * hybrid = dynamic_cast<llama_memory_hybrid_iswa *>(memory)) {
+        return hybrid->get_mem_attn()->get_base();
+    }
+    return nullptr;
+}
+
+//
+// parameters
+//
+
+static bool refuse(char * buf, size_t size, const std::string & why) {
+    snprintf(buf, size, "%s", why.c_str());
+    return false;
+}
+
+bool llama_hex_supported(const llama_model * model, char * buf, size_t size) {
+    const auto & hparams = model->hparams;
+    const std::string arch = llm_arch_name(model->arch);
+
+    if (hparams.is_mla()) {
+        return refuse(buf, size, arch + " uses multi-head latent attention, whose cache is compressed already");
+    }
+    switch (model->arch) {
+        case LLM_ARCH_GROK:
+            return refuse(buf, size, arch + " runs without flash attention");
+        case LLM_ARCH_T5:
+        case LLM_ARCH_T5ENCODER:
+            return refuse(buf, size, arch + " adds a bias to its attention logits");
+        case LLM_ARCH_GEMMA3N:
+        case LLM_ARCH_GEMMA4:
+        case LLM_ARCH_GEMMA4_ASSISTANT:
+            return refuse(buf, size, arch + " shares KV rows between layers");
+        case LLM_ARCH_DEEPSEEK32:
+        case LLM_ARCH_DEEPSEEK4:
+        case LLM_ARCH_GLM_DSA:
+        case LLM_ARCH_DOTS3NOTE:
+        case LLM_ARCH_MINIMAX_M3:
+        case LLM_ARCH_QWEN4EXP:
+        case LLM_ARCH_DFLASH:
+            return refuse(buf, size, arch + " reads its KV cache in a way of its own");
+        default:
+            break;
+    }
+    if (model->split_mode() == LLAMA_SPLIT_MODE_TENSOR) {
+        return refuse(buf, size, "split mode `tensor` cuts rows of the cache across devices");
+    }
+
+    bool any = false;
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        if (!hparams.has_kv(il) || hparams.is_recr(il) || hparams.is_swa(il)) {
+            continue;
+        }
+        any = true;
+        const uint32_t d_k = hparams.n_embd_head_k(il), d_v = hparams.n_embd_head_v(il);
+        if (d_k == 0 || d_v == 0 || d_k % HEX_BLOCK != 0 || d_v % HEX_BLOCK != 0) {
+            return refuse(buf, size, "head size " + std::to_string(d_k % HEX_BLOCK != 0 ? d_k : d_v) + " is no multiple of 64");
+        }
+    }
+    return any || refuse(buf, size, "no layer has full attention");
+}
+
+static bool is_hex(ggml_type type) {
+    return hex_type_bits(type) > 0;
+}
+
+bool llama_hex_resolve(const llama_model & model, llama_context_params & params) {
+    hex_params & hex = params.hex;
+    if (!hex.enabled && !is_hex(params.type_k) && !is_hex(params.type_v)) {
+        return true;
+    }
+
+    char why[256];
+    if (!llama_hex_supported(&model, why, sizeof(why))) {
+        LLAMA_LOG_WARN("%s: HEX is off for this model: %s; the KV cache is q8_0\n", __func__, why);
+        hex.enabled   = false;
+        params.type_k = GGML_TYPE_Q8_0;
+        params.type_v = GGML_TYPE_Q8_0;
+        for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
+            if (model.hparams.n_embd_head_k(il) % 32 != 0 || model.hparams.n_embd_head_v(il) % 32 != 0 || model.arch == LLM_ARCH_GROK) {
+                params.type_k = GGML_TYPE_F16;
+                params.type_v = GGML_TYPE_F16;
+            }
+        }
+        return true;
+    }
+    if (!hex.enabled) {
+        return true; // -ctk hexN alone: base codes through stock attention
+    }
+
+    // F16 is the default of llama_context_params and means "from the preset"
+    if ((params.type_k != GGML_TYPE_F16 && !is_hex(params.type_k)) || (params.type_v != GGML_TYPE_F16 && !is_hex(params.type_v))) {
+        LLAMA_LOG_ERROR("%s: cache types K = %s, V = %s contradict a HEX cache; use hex1 to hex4, or leave them out\n", __func__,
+                ggml_type_name(params.type_k), ggml_type_name(params.type_v));
+        return false;
+    }
+    if (is_hex(params.type_k)) {
+        hex.base_k = hex_type_bits(params.type_k);
+    }
+    if (is_hex(params.type_v)) {
+        hex.base_v = hex_type_bits(params.type_v);
+    }
+    if (!hex_params_validate(&hex, why, sizeof(why))) {
+        LLAMA_LOG_ERROR("%s: HEX configuration: %s\n", __func__, why);
+        return false;
+    }
+    if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
+        LLAMA_LOG_ERROR("%s: a HEX cache needs flash attention; leave out `-fa off`\n", __func__);
+        return false;
+    }
+    params.type_k = (ggml_type) (GGML_TYPE_HEX1 + hex.base_k - 1);
+    params.type_v = (ggml_type) (GGML_TYPE_HEX1 + hex.base_v - 1);
+
+    if (params.offload_kqv) {
+        for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
+            const auto * dev = model.dev_layer(il);
+            if (dev && ggml_backend_dev_type(const_cast<ggml_backend_dev_t>(dev)) != GGML_BACKEND_DEVICE_TYPE_CPU) {
+                LLAMA_LOG_WARN("%s: %s has no HEX kernels: the KV cache and its attention stay on the CPU\n", __func__,
+                        ggml_backend_dev_name(const_cast<ggml_backend_dev_t>(dev)));
+                params.offload_kqv = false;
+                break;
+            }
+        }
+    }
+    return true;
+}
+
+ggml_type llama_hex_swa_type(ggml_type type) {
+    return is_hex(type) ? GGML_TYPE_Q8_0 : type;
+}
+
+//
+// attachment
+//
+
+void llama_hex_access::attach(llama_kv_cache & kv, const hex_params & params) {
+    if (kv.other || kv.layers.empty() || !is_hex(kv.layers[0].k->type)) {
+        return;
+    }
+
+    std::vector<llama_kv_hex::layer> layers;
+    for (const auto & l : kv.layers) {
+        layers.push_back({ (int32_t) l.il, 0, (int32_t) kv.hparams.n_head_kv(l.il),
+                (int32_t) kv.hparams.n_embd_head_k(l.il), (int32_t) kv.hparams.n_embd_head_v(l.il) });
+    }
+    auto tier = std::make_shared<llama_kv_hex>(params, std::move(layers), kv.get_size(), kv.n_stream, kv.n_seq_max);
+    if (tier->get_plan().n_slots == 0 && params.n_mean == 0) {
+        return; // nothing beyond base codes: stock attention serves
+    }
+
+    // one context and buffer per buffer type, as for K and V
+    std::map<ggml_backend_buffer_type_t, ggml_context_ptr> ctxs;
+    for (size_t i = 0; i < kv.layers.size(); ++i) {
+        ggml_backend_buffer_type_t buft = ggml_backend_buffer_get_type(kv.layers[i].k->buffer);
+        auto & ctx = ctxs[buft];
+        if (!ctx) {
+            ctx.reset(ggml_init({ kv.layers.size()*llama_kv_hex::tensors_per_layer(kv.n_stream)*ggml_tensor_overhead(), nullptr, true }));
+            if (!ctx) {
+                throw std::runtime_error("failed to create ggml context for the refinement tier");
+            }
+        }
+        tier->create_tensors(i, ctx.get());
+    }
+    for (auto & [buft, ctx] : ctxs) {
+        ggml_backend_buffer_t buf;
+        if (kv.hparams.no_alloc) {
+            buf = ggml_backend_buft_alloc_buffer(buft, 0);
+            for (ggml_tensor * t = ggml_get_first_tensor(ctx.get()); t; t = ggml_get_next_tensor(ctx.get(), t)) {
+                t->buffer = buf;
+            }
+        } else {
+            buf = ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft);
+        }
+        if (!buf) {
+            throw std::runtime_error("failed to allocate the refinement tier of the KV cache; use a smaller context or preset");
+        }
+        ggml_backend_buffer_clear(buf, 0);
+        kv.ctxs_bufs.emplace_back(std::move(ctx), buf);
+    }
+    kv.hex = std::move(tier);
+}
+
+static void log_plan(const llama_hex_stats & st, const hex_plan & plan, const hex_params & p) {
+    const double n_elements = st.total_bytes*8/st.bits_per_element;
+    LLAMA_LOG_INFO("%s: KV cache %.2f MiB, %.2f bits per element: base K %.2f, base V %.2f, refined (%s) %.2f, state %.2f MiB; "
+            "f16 would take %.2f, q8_0 %.2f, q4_0 %.2f MiB\n", __func__, st.total_bytes/MiB, st.bits_per_element,
+            st.base_k_bytes/MiB, st.base_v_bytes/MiB, hex_refine_name(p.refine), st.refined_bytes/MiB, st.state_bytes/MiB,
+            n_elements*16/8/MiB, n_elements*8.5/8/MiB, n_elements*4.5/8/MiB);
+    LLAMA_LOG_INFO("%s: slots per KV head: %d sinks and recent, %d heavy hitters, %d backbone (%s); K centred on the mean of %d rows\n",
+            __func__, plan.n_ring, plan.n_heavy, plan.n_static, hex_backbone_name(p.backbone_kind), p.n_mean);
+}
+
+void llama_hex_attach(llama_memory_i * memory, const hex_params & params) {
+    llama_kv_cache * kv = params.enabled ? full_attention_cache(memory) : nullptr;
+    if (!kv) {
+        return;
+    }
+    llama_hex_access::attach(*kv, params);
+    if (const auto * tier = llama_hex_access::tier(*kv)) {
+        llama_hex_stats st = {};
+        llama_hex_access::stats(*kv, st);
+        log_plan(st, tier->get_plan(), params);
+    }
+}
+
+void llama_hex_apply(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinfo, const llama_ubatch & ubatch) {
+    if (auto * tier = llama_hex_access::tier(kv)) {
+        tier->apply(sinfo, ubatch, llama_hex_access::cells(kv));
+    }
+}
+
+bool llama_hex_refuses(const llama_kv_hex * tier, const char * what) {
+    if (tier) {
+        LLAMA_LOG_ERROR("%s: a HEX cache cannot move positions yet; nothing was changed\n", what);
+    }
+    return tier != nullptr;
+}
+
+void llama_hex_check_state(const llama_kv_hex * tier) {
+    if (tier) {
+        throw std::runtime_error("a HEX cache cannot be saved or restored yet; use --hex off for state files and prompt caches");
+    }
+}
+
+//
+// graph
+//
+
+// Input of the graph: the meta tensor of one cache.
+class llm_graph_input_hex : public llm_graph_input_i {
+public:
+    llm_graph_input_hex(const llama_kv_hex * t, ggml_tensor * m, int64_t n) : tier(t), meta(m), n_tokens(n) {}
+
+    void set_input(const llama_ubatch *) override {
+        if (meta->buffer) {
+            tier->set_input_meta(meta);
+        }
+    }
+
+    // the streams of the ubatch are compared by llm_graph_params::allow_reuse
+    bool can_reuse(const llm_graph_params & params) override {
+        return params.ubatch.n_tokens == n_tokens;
+    }
+
+    const llama_kv_hex * tier;
+    ggml_tensor        * meta;
+    const int64_t        n_tokens;
+};
+
+ggml_tensor * llama_hex_access::build_attn(const llm_graph_context & g, const llama_kv_cache_context & mctx,
+        ggml_tensor * q, ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il) {
+    const llama_kv_hex * tier = mctx.kv->hex.get();
+    if (!tier) {
+        return nullptr;
+    }
+    if (!k_cur || !v_cur) {
+        throw std::runtime_error("HEX does not support layers that share the KV rows of another layer");
+    }
+
+    ggml_tensor * k_base = mctx.get_k(g.ctx0, il);
+    ggml_tensor * v_base = mctx.get_v(g.ctx0, il);
+
+    const int64_t n_stream = k_base->ne[3];
+    const auto & inputs = g.res->inputs;
+    const auto it = std::find_if(inputs.begin(), inputs.end(), [&](const llm_graph_input_ptr & in) {
+        const auto * hex = dynamic_cast<const llm_graph_input_hex *>(in.get());
+        return hex && hex->tier == tier;
+    });
+    ggml_tensor * meta = nullptr;
+    if (it != inputs.end()) {
+        meta = static_cast<const llm_graph_input_hex *>(it->get())->meta;
+    } else {
+        meta = tier->build_input_meta(g.ctx0, g.n_tokens/n_stream, n_stream);
+        g.res->add_input(std::make_unique<llm_graph_input_hex>(tier, meta, g.n_tokens));
+    }
+
+    return tier->build_attn(g, mctx.sinfos[mctx.i_cur], meta, q, k_cur, v_cur, k_base, v_base, mask, sinks, scale,
+            mctx.kv->map_layer_ids.at(il));
+}
+
+ggml_tensor * llama_hex_build_attn(const llm_graph_context & graph, const llama_kv_cache_context * mctx,
+        ggml_tensor * q, ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il) {
+    return llama_hex_access::build_attn(graph, *mctx, q, k_cur, v_cur, mask, sinks, scale, il);
+}
+
+//
+// statistics
+//
+
+void llama_hex_access::stats(const llama_kv_cache & kv, llama_hex_stats & out) {
+    double n_elements = 0;
+    for (const auto & l : kv.layers) {
+        n_elements += (double) ggml_nelements(l.k) + (l.v ? (double) ggml_nelements(l.v) : 0);
+    }
+    for (const auto & cells : kv.v_cells) {
+        out.n_used += cells.get_used();
+    }
+    out.n_ctx        = kv.get_size()*kv.n_stream;
+    out.base_k_bytes = kv.size_k_bytes();
+    out.base_v_bytes = kv.size_v_bytes();
+    if (kv.hex) {
+        out.enabled       = true;
+        out.refined_bytes = kv.hex->pool_bytes();
+        out.state_bytes   = kv.hex->state_bytes();
+    }
+    out.total_bytes      = out.base_k_bytes + out.base_v_bytes + out.refined_bytes + out.state_bytes;
+    out.bits_per_element = 8.0*out.total_bytes/n_elements;
+}
+
+bool llama_hex_get_stats(const llama_context * ctx, llama_hex_stats * out) {
+    *out = {};
+    const llama_kv_cache * kv = full_attention_cache(const_cast<llama_context *>(ctx)->get_memory());
+    if (!kv) {
+        return false;
+    }
+    llama_hex_access::stats(*kv, *out);
+    if (const auto * tier = llama_hex_access::tier(*kv)) {
+        llama_synchronize(const_cast<llama_context *>(ctx));
+        tier->count_refined(llama_hex_access::cells(*kv), *out);
+    }
+    return true;
+}

@@ -1,0 +1,137 @@
+// The refinement tier of a llama_kv_cache: slot pools and state per layer, and the host's half of the bookkeeping.
+//
+// The cache owns one of these when HEX is on. Base codes stay in the cache's own K and V tensors. The host knows
+// sequences, positions and freed cells, the device knows scores; before each ubatch the host writes what it knows into
+// the `meta` tensor (csrc/ggml/hex_meta.h), an input of the graph.
+#pragma once
+
+#include "llama-hex.h"
+
+#include "core/hex_bytes.h"
+#include "core/hex_codec.h"
+#include "core/hex_graph.h"
+#include "ggml/hex_ops.h"
+
+#include "llama-kv-cells.h"
+#include "llama-kv-cache.h"
+
+#include <deque>
+#include <map>
+#include <vector>
+
+struct llama_ubatch;
+struct llm_graph_context;
+
+class llama_kv_hex {
+public:
+    struct layer {
+        int32_t il;
+        int32_t pair0; // pair of its KV head 0 in the backbone graph
+        int32_t n_head_kv;
+        int32_t head_k;
+        int32_t head_v;
+
+        ggml_tensor * pool  = nullptr; // I8  [slot_size, n_slots, n_head_kv, n_stream]
+        ggml_tensor * state = nullptr; // I32 [words, n_head_kv, n_stream]
+    };
+
+    // Throws std::runtime_error with one sentence when params do not fit the cache.
+    llama_kv_hex(const hex_params & params, std::vector<layer> layers, uint32_t n_ctx, uint32_t n_stream, uint32_t n_seq_max);
+
+    // Creates the tensors of layer ikv in ctx.
+    void create_tensors(size_t ikv, ggml_context * ctx);
+    static size_t tensors_per_layer(uint32_t n_stream) { return 2 + 2*n_stream; }
+
+    //
+    // bookkeeping, in step with the cells
+    //
+
+    using slot_info = llama_kv_cache::slot_info;
+
+    // Prepares meta for a ubatch; called before the cells are changed.
+    void apply(const slot_info & sinfo, const llama_ubatch & ubatch, const llama_kv_cells_vec & cells);
+    void clear();
+    void copy_stream(uint32_t ssrc, uint32_t sdst); // tensors and ring; the caller has synchronised
+
+    //
+    // graph
+    //
+
+    ggml_tensor * build_input_meta(ggml_context * ctx, int64_t n_tps, int64_t n_stream) const;
+    void          set_input_meta(ggml_tensor * dst) const;
+
+    // Attends, then commits. Returns the attention output, F32 [head_v*n_head, n_tokens].
+    ggml_tensor * build_attn(const llm_graph_context & graph, const slot_info & sinfo, ggml_tensor * meta,
+            ggml_tensor * q, ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * k_base, ggml_tensor * v_base,
+            ggml_tensor * mask, ggml_tensor * sinks, float scale, int32_t ikv) const;
+
+    //
+    // reports
+    //
+
+    size_t pool_bytes() const;
+    size_t state_bytes() const;
+    const hex_plan & get_plan() const { return plan; }
+    const hex_params & get_params() const { return params; }
+
+    // Counts refined entries by tier over the given cells; reads device memory.
+    void count_refined(const llama_kv_cells_vec & cells, llama_hex_stats & out) const;
+
+private:
+    struct entry { // a token in the ring
+        int32_t slot;
+        int32_t cell;
+        int64_t q0; // queries of its sequence before it
+    };
+
+    struct seq_ring {
+        std::vector<entry> sinks;
+        std::deque <entry> recent; // oldest first
+        int64_t n_query = 0;       // rows of the sequence so far
+    };
+
+    struct stream_ring {
+        std::map<llama_seq_id, seq_ring> seqs;
+        std::vector<int32_t>             free; // slots, taken from the back
+    };
+
+    const hex_params params;
+    hex_plan         plan  = {};
+    hex_graph        graph = {};
+    const uint32_t   n_stream;
+
+    std::vector<layer> layers;
+    // per layer and stream, for copies between streams
+    std::vector<std::vector<ggml_tensor *>> pool_stream;
+    std::vector<std::vector<ggml_tensor *>> state_stream;
+
+    std::vector<stream_ring> rings;
+    std::vector<int32_t>     meta; // of the current ubatch, [n_stream of it][words]
+
+    void reset_ring(stream_ring & ring) const;
+    void drop_dead (stream_ring & ring, const llama_kv_cells & cells, const std::vector<uint32_t> & taken) const;
+    void place_rows(stream_ring & ring, const llama_ubatch & ubatch, size_t i0, const std::vector<uint32_t> & idxs, int32_t * words) const;
+
+    ggml_hex_op_params op_params(const layer & l) const;
+};
+
+// Swaps an unsupported HEX request for a stock type before llama.cpp's own checks would refuse it (one log line), and
+// turns an enabled one into cache types. False, with the reason logged, when the request contradicts itself.
+bool llama_hex_resolve(const llama_model & model, llama_context_params & params);
+
+// Gives the caches inside `memory` that HEX covers their refinement tier.
+void llama_hex_attach(llama_memory_i * memory, const hex_params & params);
+
+// Base types are for full attention; sliding-window caches are short and take this instead.
+ggml_type llama_hex_swa_type(ggml_type type);
+
+// Tells the tier, if there is one, about a ubatch; before the cells are changed.
+void llama_hex_apply(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinfo, const llama_ubatch & ubatch);
+
+// What a tier cannot do yet: true, with the reason logged, when there is a tier; or an exception for state files.
+bool llama_hex_refuses(const llama_kv_hex * tier, const char * what);
+void llama_hex_check_state(const llama_kv_hex * tier);
+
+// Builds attention for a cache that has a tier; nullptr when it has none.
+ggml_tensor * llama_hex_build_attn(const llm_graph_context & graph, const llama_kv_cache_context * mctx,
+        ggml_tensor * q, ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il);
