@@ -38,8 +38,8 @@ void hex_dequantize_ref(int k, const void * blocks, float * y, int64_t n) {
 
 // ---- encoder ----
 
-// First scale of the block, 0 for a zero block.
-static float measure(int k, const float * x) {
+// RMS of the block, 0 for a zero block.
+static float measure(const float * x) {
     float amax = 0.0f;
     for (int i = 0; i < HEX_BLOCK; i++) {
         const float a = fabsf(x[i]);
@@ -54,15 +54,15 @@ static float measure(int k, const float * x) {
         const int32_t v = isfinite(x[i]) ? (int32_t) lrintf(x[i] * unit) : 0;
         sum_squares += v * v;
     }
-    return hex_first_scale(k, amax, sum_squares);
+    return hex_sigma(amax, sum_squares);
 }
 
 static int32_t clamp16(int32_t v) {
     return v < -32768 ? -32768 : v > 32767 ? 32767 : v;
 }
 
-static void scale_samples(const float * x, float first_scale, int16_t out[HEX_BLOCK]) {
-    const float unit = HEX_UNIT / first_scale;
+static void scale_samples(const float * x, float scale, int16_t out[HEX_BLOCK]) {
+    const float unit = HEX_UNIT / scale;
     for (int i = 0; i < HEX_BLOCK; i++) {
         const float v = isfinite(x[i]) ? x[i] * unit : 0.0f;
         out[i] = (int16_t) lrintf(v < -32767.0f ? -32767.0f : v > 32767.0f ? 32767.0f : v);
@@ -116,15 +116,16 @@ void hex_quantize_ref(int k, const float * x, void * blocks, int64_t n) {
     value_table(k, value);
     char * block = (char *) blocks;
     for (; n > 0; n -= HEX_BLOCK, x += HEX_BLOCK, block += hex_block_size(k)) {
-        const float scale = measure(k, x);
-        if (scale == 0.0f) {
-            memset(block, 0, hex_block_size(k));
-            continue;
+        const float sigma = measure(x);
+        float kept = 0.0f;
+        memset(block, 0, hex_block_size(k)); // unless something fits better
+        for (int attempt = 0; sigma > 0.0f && attempt < hex_tries(k); attempt++) {
+            int16_t xi[HEX_BLOCK];
+            uint8_t from[HEX_BLOCK * HEX_STATES / 2];
+            const float scale = hex_try_scale(k, attempt, sigma);
+            scale_samples(x, scale, xi);
+            const uint32_t last = search(k, xi, value, from);
+            hex_finish_block(k, xi, scale, from, last, value, &kept, block);
         }
-        int16_t xi[HEX_BLOCK];
-        uint8_t from[HEX_BLOCK * HEX_STATES / 2];
-        scale_samples(x, scale, xi);
-        const uint32_t last = search(k, xi, value, from);
-        hex_finish_block(k, xi, scale, from, last, value, block);
     }
 }
