@@ -70,9 +70,9 @@ static void scale_samples(const float * x, float scale, int16_t out[HEX_BLOCK]) 
 }
 
 // Squared distance of two int16 as a uint16, both rounded and saturated as SIMD does it.
-static uint32_t distance(int32_t a, int32_t b) {
+static int32_t distance(int32_t a, int32_t b) {
     const int32_t d = clamp16(a - b);
-    return (uint32_t) (d*d + (1 << 14)) >> 15;
+    return (d*d + (1 << 14)) >> 15;
 }
 
 // State w = g << k | h of sample i-1 leads to the 2^k states whose low part is g. So the best way into a state depends
@@ -80,28 +80,34 @@ static uint32_t distance(int32_t a, int32_t b) {
 // of the first window are free, hence best starts at zero. Returns the g of the best last state.
 static uint32_t search(int k, const int16_t x[HEX_BLOCK], const int8_t value[HEX_STATES], uint8_t * from) {
     const int groups = HEX_STATES >> k, branches = 1 << k, shift = hex_search_shift(k);
-    uint16_t metric[HEX_STATES], best[HEX_STATES / 2] = { 0 };
+    int32_t best[HEX_STATES / 2] = { 0 };
+    int32_t level[HEX_STATES]; // [h][g], so that the inner loop below is one that compilers vectorise
+    for (int w = 0; w < HEX_STATES; w++) {
+        level[w % branches * groups + w / branches] = value[w] * (HEX_UNIT << shift);
+    }
     for (int i = 0; i < HEX_BLOCK; i++, from += groups) {
         const int32_t xi = clamp16(x[i] * (1 << shift));
-        for (int w = 0; w < HEX_STATES; w++) {
-            const uint32_t m = best[w & (groups - 1)] + distance(xi, value[w] * (HEX_UNIT << shift));
-            metric[w] = (uint16_t) (m > 65535 ? 65535 : m);
-        }
-        uint16_t least = 65535;
+        int32_t next[HEX_STATES / 2], branch[HEX_STATES / 2];
         for (int g = 0; g < groups; g++) {
-            const uint16_t * m = metric + (g << k);
-            int h = 0;
-            for (int other = 1; other < branches; other++) {
-                h = m[other] < m[h] ? other : h;
-            }
-            best[g] = m[h];
-            from[g] = (uint8_t) h;
-            least = best[g] < least ? best[g] : least;
+            next[g]   = INT32_MAX;
+            branch[g] = 0;
         }
-        if (i % HEX_NORMALISE == HEX_NORMALISE - 1) {
+        for (int h = 0; h < branches; h++) {
             for (int g = 0; g < groups; g++) {
-                best[g] = (uint16_t) (best[g] - least);
+                const int32_t sum = best[(g << k | h) & (groups - 1)] + distance(xi, level[h*groups + g]);
+                const int32_t m   = sum > 65535 ? 65535 : sum;
+                branch[g] = m < next[g] ? h : branch[g];
+                next[g]   = m < next[g] ? m : next[g];
             }
+        }
+        int32_t least = next[0];
+        for (int g = 0; g < groups; g++) {
+            from[g] = (uint8_t) branch[g];
+            least = next[g] < least ? next[g] : least;
+        }
+        const int32_t off = i % HEX_NORMALISE == HEX_NORMALISE - 1 ? least : 0;
+        for (int g = 0; g < groups; g++) {
+            best[g] = next[g] - off;
         }
     }
     uint32_t last = 0;

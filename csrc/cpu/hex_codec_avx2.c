@@ -11,7 +11,6 @@
 
 #define AVX2   __attribute__((target("avx2,fma,f16c,bmi")))
 #define INLINE static inline __attribute__((always_inline)) AVX2 // k is a constant in every copy
-#define UNROLL _Pragma("GCC unroll 16")
 
 // ---- decoder ----
 //
@@ -194,7 +193,8 @@ INLINE void scale_samples(const __m256 v[8], float scale, int16_t out[HEX_BLOCK]
         s[i] = _mm256_cvtps_epi32(_mm256_max_ps(least, _mm256_min_ps(most, _mm256_mul_ps(v[i], unit))));
     }
     for (int i = 0; i < 8; i += 2) {
-        _mm256_storeu_si256((__m256i *) (out + 8*i), _mm256_permute4x64_epi64(_mm256_packs_epi32(s[i], s[i + 1]), 0xd8));
+        const __m256i words = _mm256_packs_epi32(s[i], s[i + 1]);
+        _mm256_storeu_si256((__m256i *) (out + 8*i), _mm256_permute4x64_epi64(words, 0xd8));
     }
 }
 
@@ -266,7 +266,7 @@ INLINE void subtract_least(__m256i best[8], int n) {
 INLINE uint32_t search(int k, const int16_t x[HEX_BLOCK], const encoder * e, uint8_t * from) {
     const int groups = HEX_STATES >> k, n_best = groups / 16, branches = 1 << k;
     __m256i best[8], next[8];
-    UNROLL for (int j = 0; j < n_best; j++) {
+    HEX_UNROLL for (int j = 0; j < n_best; j++) {
         best[j] = _mm256_setzero_si256();
     }
     for (int i = 0; i < HEX_BLOCK; i++, from += groups) {
@@ -276,8 +276,8 @@ INLINE uint32_t search(int k, const int16_t x[HEX_BLOCK], const encoder * e, uin
         }
         spread(k, best, next);
         __m256i branch[8];
-        UNROLL for (int j = 0; j < n_best; j++) {
-            UNROLL for (int h = 0; h < branches; h++) {
+        HEX_UNROLL for (int j = 0; j < n_best; j++) {
+            HEX_UNROLL for (int h = 0; h < branches; h++) {
                 const __m256i d = _mm256_subs_epi16(xi, e->value[h*n_best + j]);
                 const __m256i m = _mm256_adds_epu16(term(k, next, h, j), _mm256_mulhrs_epi16(d, d));
                 if (h == 0) {
@@ -295,7 +295,7 @@ INLINE uint32_t search(int k, const int16_t x[HEX_BLOCK], const encoder * e, uin
             const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(branch[0], branch[0]), 0xd8);
             _mm_storeu_si128((__m128i *) from, _mm256_castsi256_si128(bytes));
         } else {
-            UNROLL for (int j = 0; j < n_best; j += 2) {
+            HEX_UNROLL for (int j = 0; j < n_best; j += 2) {
                 const __m256i bytes = _mm256_packus_epi16(branch[j], branch[j + 1]);
                 _mm256_storeu_si256((__m256i *) (from + 16*j), _mm256_permute4x64_epi64(bytes, 0xd8));
             }

@@ -11,7 +11,6 @@
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,bmi,fma,f16c")))
 #define INLINE static inline __attribute__((always_inline)) AVX512 // k is a constant in every copy
-#define UNROLL _Pragma("GCC unroll 8")
 
 // ---- decoder ----
 
@@ -80,7 +79,8 @@ INLINE __m512i dot64(__m512i v, const hex_block_q8_0 y[2]) {
     const __m512i q    = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *) y[0].qs)),
                                             _mm256_loadu_si256((const __m256i *) y[1].qs), 1);
     const __m512i bias = _mm512_set1_epi8((char) 128), zero = _mm512_setzero_si512();
-    return _mm512_sub_epi32(_mm512_dpbusd_epi32(zero, _mm512_xor_si512(v, bias), q), _mm512_dpbusd_epi32(zero, bias, q));
+    return _mm512_sub_epi32(_mm512_dpbusd_epi32(zero, _mm512_xor_si512(v, bias), q),
+                            _mm512_dpbusd_epi32(zero, bias, q));
 }
 
 INLINE void vec_dot(int k, int64_t n, float * s, const void * x, const void * y) {
@@ -186,69 +186,80 @@ INLINE choice better(choice left, choice right) {
 
 INLINE void subtract_least(__m512i best[4], int n) {
     __m512i all = best[0];
-    for (int r = 1; r < n; r++) {
+    HEX_UNROLL for (int r = 1; r < n; r++) {
         all = _mm512_min_epu16(all, best[r]);
     }
     const __m256i y = _mm256_min_epu16(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
     const __m128i x = _mm_min_epu16(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
     const __m512i least = _mm512_broadcastw_epi16(_mm_minpos_epu16(x));
-    for (int r = 0; r < n; r++) {
+    HEX_UNROLL for (int r = 0; r < n; r++) {
         best[r] = _mm512_sub_epi16(best[r], least);
     }
 }
 
-// Step 3, see search() of the reference.
-INLINE uint32_t search(int k, const int16_t x[HEX_BLOCK], const encoder * e, uint8_t * from) {
-    const int groups = HEX_STATES >> k, n_best = k == 4 ? 1 : groups / 32, rows = k == 4 ? 8 : 1 << k;
-    const int stride = REGS / rows; // registers per row
-    __m512i best[4] = { _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512() };
-    for (int i = 0; i < HEX_BLOCK; i++, from += groups) {
-        __m512i xi = _mm512_set1_epi16(x[i]);
-        if (hex_search_shift(k)) {
-            xi = _mm512_adds_epi16(xi, xi);
-        }
-        choice c[REGS];
-        UNROLL for (int r = 0; r < REGS; r++) {
-            const __m512i at = e->spread[row_of(k, r)];
-            const __m512i m  = k == 1 ? _mm512_permutex2var_epi16(best[r % 2 * 2], at, best[r % 2 * 2 + 1])
-                             : k == 2 ? _mm512_permutex2var_epi16(best[0], at, best[1])
-                             :          _mm512_permutexvar_epi16(at, best[0]);
-            const __m512i d  = _mm512_subs_epi16(xi, e->value[r]);
-            const int h = row_of(k, r);
-            c[r].metric = _mm512_adds_epu16(m, _mm512_mulhrs_epi16(d, d));
-            c[r].h      = k == 4 ? _mm256_set_m128i(_mm_set1_epi8((char) (h + 8)), _mm_set1_epi8((char) h))
-                                 : _mm256_set1_epi8((char) h);
-        }
-        UNROLL for (int span = 1; span < rows; span *= 2) {
-            UNROLL for (int r = 0; r < REGS; r++) {
-                if (r / stride % (2*span) == 0) {
-                    c[r] = better(c[r], c[r + span*stride]);
-                }
+// One sample: from the minima of the last to those of this one, and the branches taken.
+INLINE void step(int k, __m512i x, const encoder * e, __m512i best[4], uint8_t * from) {
+    choice c[REGS];
+    HEX_UNROLL for (int r = 0; r < REGS; r++) {
+        const __m512i at = e->spread[row_of(k, r)];
+        const __m512i m  = k == 1 ? _mm512_permutex2var_epi16(best[r % 2 * 2], at, best[r % 2 * 2 + 1])
+                         : k == 2 ? _mm512_permutex2var_epi16(best[0], at, best[1])
+                         :          _mm512_permutexvar_epi16(at, best[0]);
+        const __m512i d  = _mm512_subs_epi16(x, e->value[r]);
+        const int h = row_of(k, r);
+        c[r].metric = _mm512_adds_epu16(m, _mm512_mulhrs_epi16(d, d));
+        c[r].h      = k == 4 ? _mm256_set_m128i(_mm_set1_epi8((char) (h + 8)), _mm_set1_epi8((char) h))
+                             : _mm256_set1_epi8((char) h);
+    }
+    const int rows = k == 4 ? 8 : 1 << k, stride = REGS / rows; // stride: registers per row
+    HEX_UNROLL for (int span = 1; span < rows; span *= 2) {
+        HEX_UNROLL for (int r = 0; r < REGS; r++) {
+            if (r / stride % (2*span) == 0) {
+                c[r] = better(c[r], c[r + span*stride]);
             }
         }
-        if (k == 4) {
-            const __m256i lo = _mm512_castsi512_si256(c[0].metric), hi = _mm512_extracti64x4_epi64(c[0].metric, 1);
-            const __mmask16 m = _mm256_cmplt_epu16_mask(hi, lo);
-            const __m256i least = _mm256_min_epu16(lo, hi);
-            best[0] = _mm512_inserti64x4(_mm512_castsi256_si512(least), least, 1);
-            _mm_storeu_si128((__m128i *) from, _mm_mask_blend_epi8(m, _mm256_castsi256_si128(c[0].h),
-                                                                   _mm256_extracti128_si256(c[0].h, 1)));
-        } else {
-            UNROLL for (int r = 0; r < n_best; r++) {
-                best[r] = c[r].metric;
-                _mm256_storeu_si256((__m256i *) (from + 32*r), c[r].h);
+    }
+    if (k == 4) {
+        const __m512i swapped = _mm512_shuffle_i64x2(c[0].metric, c[0].metric, 0x4e);
+        const __mmask16 m = (__mmask16) _mm512_cmplt_epu16_mask(swapped, c[0].metric);
+        best[0] = _mm512_min_epu16(c[0].metric, swapped);
+        _mm_storeu_si128((__m128i *) from, _mm_mask_blend_epi8(m, _mm256_castsi256_si128(c[0].h),
+                                                               _mm256_extracti128_si256(c[0].h, 1)));
+    } else {
+        HEX_UNROLL for (int r = 0; r < stride; r++) {
+            best[r] = c[r].metric;
+            _mm256_storeu_si256((__m256i *) (from + 32*r), c[r].h);
+        }
+    }
+}
+
+enum { FROM = HEX_BLOCK * HEX_STATES / 2 };
+
+// Step 3, see search() of the reference. A step is a long chain of few instructions, so the attempts go side by side.
+INLINE void search(int k, int attempts, int16_t x[][HEX_BLOCK], const encoder * e, uint8_t from[][FROM],
+                   uint32_t * last) {
+    const int groups = HEX_STATES >> k, n_best = k == 4 ? 1 : groups / 32;
+    __m512i best[2][4];
+    HEX_UNROLL for (int a = 0; a < attempts; a++) {
+        HEX_UNROLL for (int r = 0; r < 4; r++) {
+            best[a][r] = _mm512_setzero_si512();
+        }
+    }
+    for (int i = 0; i < HEX_BLOCK; i++) {
+        HEX_UNROLL for (int a = 0; a < attempts; a++) {
+            const __m512i xi = _mm512_set1_epi16(x[a][i]);
+            step(k, hex_search_shift(k) ? _mm512_adds_epi16(xi, xi) : xi, e, best[a], from[a] + i*groups);
+            if (i % HEX_NORMALISE == HEX_NORMALISE - 1) {
+                subtract_least(best[a], n_best);
             }
         }
-        if (i % HEX_NORMALISE == HEX_NORMALISE - 1) {
-            subtract_least(best, n_best);
+    }
+    HEX_UNROLL for (int a = 0; a < attempts; a++) {
+        HEX_UNROLL for (int r = n_best - 1; r >= 0; r--) { // the least metric is zero now
+            const uint32_t zero = _mm512_cmpeq_epi16_mask(best[a][r], _mm512_setzero_si512());
+            last[a] = zero ? (uint32_t) (32*r + __builtin_ctz(zero)) : last[a];
         }
     }
-    uint32_t last = 0;
-    for (int r = n_best - 1; r >= 0; r--) { // the least metric is zero now
-        const uint32_t zero = _mm512_cmpeq_epi16_mask(best[r], _mm512_setzero_si512());
-        last = zero ? (uint32_t) (32*r + __builtin_ctz(zero)) : last;
-    }
-    return last;
 }
 
 INLINE void quantize(int k, const float * x, void * blocks, int64_t n) {
@@ -260,13 +271,18 @@ INLINE void quantize(int k, const float * x, void * blocks, int64_t n) {
         const float sigma = measure(x, v);
         float kept = 0.0f;
         memset(block, 0, hex_block_size(k)); // unless something fits better
-        for (int attempt = 0; sigma > 0.0f && attempt < hex_tries(k); attempt++) {
-            int16_t xi[HEX_BLOCK];
-            uint8_t from[HEX_BLOCK * HEX_STATES / 2];
-            const float scale = hex_try_scale(k, attempt, sigma);
-            scale_samples(v, scale, xi);
-            const uint32_t last = search(k, xi, &e, from);
-            hex_finish_block(k, xi, scale, from, last, e.by_window, &kept, block);
+        if (sigma == 0.0f) {
+            continue;
+        }
+        int16_t xi[2][HEX_BLOCK];
+        uint8_t from[2][FROM];
+        uint32_t last[2] = { 0 };
+        for (int a = 0; a < hex_tries(k); a++) {
+            scale_samples(v, hex_try_scale(k, a, sigma), xi[a]);
+        }
+        search(k, hex_tries(k), xi, &e, from, last);
+        for (int a = 0; a < hex_tries(k); a++) {
+            hex_finish_block(k, xi[a], hex_try_scale(k, a, sigma), from[a], last[a], e.by_window, &kept, block);
         }
     }
 }

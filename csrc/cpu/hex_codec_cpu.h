@@ -9,6 +9,13 @@
 #    define HEX_X86 0
 #endif
 
+// Before a loop of constant length whose index picks registers: it must be unrolled completely.
+#ifdef __clang__
+#    define HEX_UNROLL _Pragma("unroll")
+#else
+#    define HEX_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 // Calls hex_<name>_<isa>(...).
 #if HEX_X86
 #    define HEX_DISPATCH(name, ...)                                       \

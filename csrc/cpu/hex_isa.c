@@ -14,9 +14,9 @@ enum hex_isa hex_isa_best(void) {
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
         return HEX_ISA_REF;
     }
-    if (__builtin_cpu_supports("avx512f")  && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
-        __builtin_cpu_supports("avx512vnni")) {
+    if (__builtin_cpu_supports("avx512f")  && __builtin_cpu_supports("avx512bw")   &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")   &&
+        __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni")) {
         return HEX_ISA_AVX512;
     }
     return HEX_ISA_AVX2; // every CPU with AVX2 and FMA has F16C and BMI
