@@ -142,6 +142,12 @@ double type_bits(ggml_type t) {
     return 8.0 * static_cast<double>(ggml_type_size(t)) / static_cast<double>(ggml_blck_size(t));
 }
 
+// Bytes of a cache whose layers are all like the first, without refinements.
+double uniform_kv_bytes(const Model & m, const Plan & plan) {
+    return static_cast<double>(plan.n_ctx) * m.info.n_layer * m.info.n_head_kv *
+           (m.info.head_k * type_bits(plan.cp.type_k) + m.info.head_v * type_bits(plan.cp.type_v)) / 8;
+}
+
 // Splits kv bytes into tiers, by the shares that a cache of one kind of layer has.
 template <typename T>
 void split_tiers(const Model & m, const Plan & plan, int32_t n_ctx, T * out) {
@@ -199,7 +205,7 @@ uint32_t max_rows(const Plan & plan) {
 hexkv_status too_large(const Plan & plan, uint64_t need, uint64_t have, const char * where, hexkv_error * e) {
     const double fit = static_cast<double>(plan.n_ctx) * static_cast<double>(have) / static_cast<double>(need);
     return fail(e, HEXKV_ERR_MEMORY,
-                "a context of %d tokens needs %s of memory, but %s are free%s; use a context of at most about %lld tokens, or a "
+                "a context of %d tokens needs about %s of memory, but %s are free%s; use a context of at most about %lld tokens, or a "
                 "smaller cache such as hex:tiny", plan.n_ctx, bytes_text(need).c_str(), bytes_text(have).c_str(), where,
                 static_cast<long long>(fit) / 256 * 256);
 }
@@ -207,9 +213,10 @@ hexkv_status too_large(const Plan & plan, uint64_t need, uint64_t have, const ch
 hexkv_status estimate(Model & m, const Plan & plan, hexkv_estimate * out, Use * use, hexkv_error * e) {
     *out = {};
     out->available = memory_available();
-    const uint64_t cells = static_cast<uint64_t>(plan.n_ctx) * cell_bytes;
-    if (out->available && cells > out->available / 4) { // even to lay it out would hurt
-        return too_large(plan, cells * 4, out->available, "", e);
+    // Hopeless contexts are not even laid out. An eighth, as layers may differ or see a sliding window only.
+    const uint64_t kv = static_cast<uint64_t>(uniform_kv_bytes(m, plan)) + static_cast<uint64_t>(plan.n_ctx) * cell_bytes;
+    if (out->available && kv / 8 > out->available) {
+        return too_large(plan, kv, out->available, "", e);
     }
     std::lock_guard<std::mutex> lock(m.shadow_mutex);
     llama_model * shadow = nullptr;

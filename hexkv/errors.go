@@ -3,7 +3,6 @@ package hexkv
 import (
 	"context"
 	"fmt"
-	"io/fs"
 
 	"github.com/hexkv/hexkv/binding"
 )
@@ -90,9 +89,6 @@ func statusError(op string, s binding.Status) error {
 	e := &Error{Code: Code(s.Code), Op: op, Text: s.Text}
 	if e.Text == "" {
 		e.Text = fmt.Sprintf("%s failed with status %d", op, s.Code)
-	}
-	if e.Code == CodeNotFound {
-		e.Err = fs.ErrNotExist
 	}
 	return e
 }

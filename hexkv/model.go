@@ -2,6 +2,7 @@ package hexkv
 
 import (
 	"context"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -86,6 +87,9 @@ func OpenModel(ctx context.Context, path string, opts *ModelOptions) (*Model, er
 	if err := statusError(op, s); err != nil {
 		if Code(s.Code) == CodeCancelled {
 			return nil, cancelled(ctx, op, s.Text)
+		}
+		if e := err.(*Error); e.Code == CodeNotFound {
+			_, e.Err = os.Stat(path) // fs.ErrNotExist or fs.ErrPermission
 		}
 		return nil, err
 	}
