@@ -1,12 +1,10 @@
 // Version, log, error capture, UTF-8.
 #include "hexkv_impl.h"
 
+#include "cpu/hex_isa.h"
+
 #include "build-info.h"
 #include "log.h"
-
-#if defined(HEXKV_LLAMA_HEX)
-#    include "cpu/hex_isa.h"
-#endif
 
 #define HEXKV_VERSION "0.1.0"
 
@@ -147,10 +145,8 @@ void hexkv_version(hexkv_version_info * out) {
     copy(out->llama, llama_version());
     copy(out->commit, llama_commit());
     copy(out->compiler, llama_compiler());
-#if defined(HEXKV_LLAMA_HEX)
     copy(out->isa, hex_isa_name(hex_isa_get()));
     out->hex = true;
-#endif
 }
 
 void hexkv_log_set(hexkv_log_fn fn, void * user, int min_level) {

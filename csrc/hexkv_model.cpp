@@ -1,6 +1,8 @@
 // Models: checks before loading, information, tokens, chat templates.
 #include "hexkv_impl.h"
 
+#include "llama/llama-hex.h"
+
 #include "chat.h"
 
 #include <algorithm>
@@ -8,10 +10,6 @@
 #include <cinttypes>
 #include <climits>
 #include <sys/stat.h>
-
-#if defined(HEXKV_LLAMA_HEX)
-#    include "llama/llama-hex.h"
-#endif
 
 namespace hexkv {
 
@@ -148,11 +146,7 @@ void describe(const Model & m, hexkv_model_info * out) {
     out->n_swa       = llama_model_n_swa(l);
     out->recurrent   = llama_model_is_recurrent(l) || llama_model_is_hybrid(l);
     out->chat_template = llama_model_chat_template(l, nullptr) != nullptr;
-#if defined(HEXKV_LLAMA_HEX)
     out->hex = llama_hex_supported(l, out->hex_reason, sizeof(out->hex_reason));
-#else
-    copy(out->hex_reason, "this library is built without HEX caches");
-#endif
 }
 
 bool has_vocab(const Model & m) { return llama_vocab_type(m.vocab) != LLAMA_VOCAB_TYPE_NONE; }

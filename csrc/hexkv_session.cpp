@@ -3,16 +3,13 @@
 #include "hexkv_session.h"
 
 #include "core/hex_bytes.h"
+#include "llama/llama-hex.h"
 
 #include "common.h"
 #include "llama-ext.h"
 
 #include <algorithm>
 #include <chrono>
-
-#if defined(HEXKV_LLAMA_HEX)
-#    include "llama/llama-hex.h"
-#endif
 
 namespace hexkv {
 namespace {
@@ -43,9 +40,7 @@ hexkv_status check_range(hexkv_error * e, const char * name, int32_t value, int3
 void make_stock(llama_context_params * cp, ggml_type k, ggml_type v) {
     cp->type_k = k;
     cp->type_v = v;
-#if defined(HEXKV_LLAMA_HEX)
-    cp->hex = {};
-#endif
+    cp->hex    = {};
 }
 
 hexkv_status plan_session(const Model & m, const hexkv_session_params & p, Plan * out, hexkv_error * e) {
@@ -94,14 +89,9 @@ hexkv_status plan_session(const Model & m, const hexkv_session_params & p, Plan 
         return fail(e, HEXKV_ERR_UNSUPPORTED, "cache type %s is not in this build; use f16, q8_0 or q4_0",
                     (k == GGML_TYPE_COUNT ? type_k : type_v).c_str());
     }
-    make_stock(&cp, k, v);
-#if defined(HEXKV_LLAMA_HEX)
-    cp.hex = out->hex;
-#else
-    if (out->hex.enabled) {
-        return fail(e, HEXKV_ERR_UNSUPPORTED, "this library is built without HEX caches; use f16, q8_0 or q4_0");
-    }
-#endif
+    cp.type_k = k;
+    cp.type_v = v;
+    cp.hex    = out->hex;
     if (out->hex.enabled) { // what the plan refuses, it refuses before anything is allocated
         hex_plan plan;
         char     text[512];
@@ -148,27 +138,58 @@ double uniform_kv_bytes(const Model & m, const Plan & plan) {
            (m.info.head_k * type_bits(plan.cp.type_k) + m.info.head_v * type_bits(plan.cp.type_v)) / 8;
 }
 
-// Splits kv bytes into tiers, by the shares that a cache of one kind of layer has.
+// Splits kv bytes into tiers. For a cache whose layers are all alike this is exact; others (sliding windows) get the
+// shares of such a cache.
 template <typename T>
 void split_tiers(const Model & m, const Plan & plan, int32_t n_ctx, T * out) {
-    out->refined = out->state = 0;
+    const double kv = static_cast<double>(out->kv);
     double k = m.info.head_k * type_bits(plan.cp.type_k), v = m.info.head_v * type_bits(plan.cp.type_v);
-    if (plan.hex.enabled) {
-        hex_plan  hp;
-        hex_bytes b;
-        hex_shape shape = { m.info.n_layer, m.info.n_head_kv, m.info.head_k, m.info.head_v, 1 };
-        if (hex_plan_make(&hp, &plan.hex, n_ctx, 1, m.info.n_layer * m.info.n_head_kv, nullptr, 0)) {
-            hex_bytes_of(&b, &plan.hex, &hp, &shape);
-            const double share = b.total ? static_cast<double>(out->kv) / static_cast<double>(b.total) : 0;
-            out->refined = b.total == out->kv ? b.refined : static_cast<uint64_t>(static_cast<double>(b.refined) * share);
-            out->state   = b.total == out->kv ? b.state   : static_cast<uint64_t>(static_cast<double>(b.state)   * share);
-            k = static_cast<double>(b.base_k);
-            v = static_cast<double>(b.base_v);
+    const double share = k + v > 0 ? k / (k + v) : 0;
+    out->base_k  = static_cast<uint64_t>(kv * share + 0.5);
+    out->refined = out->state = 0;
+
+    hex_plan  hp;
+    hex_bytes b     = {};
+    hex_shape shape = { m.info.n_layer, m.info.n_head_kv, m.info.head_k, m.info.head_v, 1 };
+    if (plan.hex.enabled && hex_plan_make(&hp, &plan.hex, n_ctx, 1, m.info.n_layer * m.info.n_head_kv, nullptr, 0)) {
+        hex_bytes_of(&b, &plan.hex, &hp, &shape);
+        const double total = static_cast<double>(b.total), scale = kv / std::max(1.0, total);
+        if (scale > 0.99 && scale < 1.01) {
+            // Tensors are padded a little: half of it is K's.
+            const int64_t padding = static_cast<int64_t>(out->kv - b.total);
+            out->refined = b.refined;
+            out->state   = b.state;
+            out->base_k  = b.base_k + static_cast<uint64_t>(padding / 2);
+        } else {
+            out->refined = static_cast<uint64_t>(static_cast<double>(b.refined) * scale);
+            out->state   = static_cast<uint64_t>(static_cast<double>(b.state) * scale);
+            out->base_k  = static_cast<uint64_t>(static_cast<double>(b.base_k) * scale);
         }
     }
-    const uint64_t base = out->kv - std::min(out->kv, out->refined + out->state);
-    out->base_k = k + v > 0 ? static_cast<uint64_t>(static_cast<double>(base) * k / (k + v) + 0.5) : 0;
-    out->base_v = base - std::min(base, out->base_k);
+    out->base_v = out->kv - std::min(out->kv, out->base_k + out->refined + out->state);
+}
+
+// Fills in what llama.cpp's cache says. It speaks of full-attention layers; the rest of out->kv, such as layers with a
+// sliding window, is base codes of the type that those layers use.
+void hex_stats(const hexkv_session & s, const llama_hex_stats & h, hexkv_stats * out) {
+    const uint64_t rest = out->kv - std::min(out->kv, h.total_bytes);
+    const double   bits = h.enabled ? type_bits(GGML_TYPE_Q8_0)
+                                    : (type_bits(s.plan.cp.type_k) + type_bits(s.plan.cp.type_v)) / 2;
+    const double   elements = (h.bits_per_element > 0 ? static_cast<double>(h.total_bytes) / h.bits_per_element : 0) +
+                              static_cast<double>(rest) / bits; // eighths
+    out->hex              = h.enabled;
+    out->n_ctx            = h.n_ctx;
+    out->n_used           = h.n_used;
+    out->base_k           = h.base_k_bytes + rest / 2;
+    out->base_v           = h.base_v_bytes + (rest - rest / 2);
+    out->refined          = h.refined_bytes;
+    out->state            = h.state_bytes;
+    out->kv               = h.total_bytes + rest;
+    out->bits_per_element = elements > 0 ? static_cast<double>(out->kv) / elements : 0;
+    out->refined_ring     = h.refined_ring;
+    out->refined_heavy    = h.refined_heavy;
+    out->refined_static   = h.refined_static;
+    out->n_entries        = h.n_entries;
 }
 
 ContextPtr new_context(llama_model * l, const llama_context_params & cp) {
@@ -541,24 +562,10 @@ hexkv_status hexkv_get_stats(hexkv_session * s, hexkv_stats * out, hexkv_error *
         const double k = info.head_k, v = info.head_v;
         out->bits_per_element = k + v > 0 ? (k * type_bits(s->plan.cp.type_k) + v * type_bits(s->plan.cp.type_v)) / (k + v) : 0;
         split_tiers(*s->model, s->plan, s->n_ctx, out);
-#if defined(HEXKV_LLAMA_HEX)
         llama_hex_stats h = {};
         if (llama_hex_get_stats(s->ctx.get(), &h)) {
-            out->hex              = h.enabled;
-            out->n_ctx            = h.n_ctx;
-            out->n_used           = h.n_used;
-            out->base_k           = h.base_k_bytes;
-            out->base_v           = h.base_v_bytes;
-            out->refined          = h.refined_bytes;
-            out->state            = h.state_bytes;
-            out->kv               = h.total_bytes;
-            out->bits_per_element = h.bits_per_element;
-            out->refined_ring     = h.refined_ring;
-            out->refined_heavy    = h.refined_heavy;
-            out->refined_static   = h.refined_static;
-            out->n_entries        = h.n_entries;
+            hex_stats(*s, h, out);
         }
-#endif
         return HEXKV_OK;
     });
 }
