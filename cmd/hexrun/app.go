@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/hexkv/hexkv/hexkv"
+)
+
+const description = `Flags are those of llama.cpp's tools, and so are their LLAMA_ARG_* variables.
+Replies and tables go to standard output, everything else to standard error.
+
+Exit codes:
+     0  success
+     1  error: one sentence on standard error says what is wrong and what to do
+     2  the command line, a LLAMA_ARG_* variable or the cache settings are wrong
+   130  interrupted by Ctrl-C`
+
+// run executes a command line without the program's name and returns the exit code.
+func run(ctx context.Context, e *env, args []string) int {
+	cli.FlagStringer = flagText
+	app := newApp(e)
+	err := app.Run(ctx, append([]string{app.Name}, normalize(args, app.Commands)...))
+	code := exitCode(err)
+	switch {
+	case code == exitInterrupted:
+		e.note("interrupted")
+	case err != nil:
+		e.note("hexrun: %s", strings.TrimSpace(err.Error()))
+	}
+	return code
+}
+
+// newApp builds the command tree.
+func newApp(e *env) *cli.Command {
+	app := &cli.Command{
+		Name:            "hexrun",
+		Usage:           "language models on a compressed KV cache",
+		Description:     description,
+		Version:         hexkv.Version().Version,
+		Writer:          e.stdout,
+		ErrWriter:       e.stderr,
+		ExitErrHandler:  func(context.Context, *cli.Command, error) {}, // run does it
+		OnUsageError:    onUsageError,
+		HideHelpCommand: true,
+		Commands: []*cli.Command{
+			chatCommand(e), runCommand(e), compareCommand(e), infoCommand(e), versionCommand(e), measureCommand(e),
+		},
+	}
+	app.Action = func(_ context.Context, cmd *cli.Command) error {
+		if name := cmd.Args().First(); name != "" {
+			return usagef("%q is no command; use chat, run, compare, info or version", name)
+		}
+		return cli.ShowAppHelp(cmd)
+	}
+	for _, c := range app.Commands {
+		c.OnUsageError = onUsageError
+		c.HideHelpCommand = true
+	}
+	return app
+}
+
+func onUsageError(_ context.Context, cmd *cli.Command, err error, _ bool) error {
+	return commandLine(cmd, err)
+}
+
+// action wraps what a command does: arguments without a flag are refused, Ctrl-C cancels ctx, and errors are marked.
+func action(e *env, do func(ctx context.Context, cmd *cli.Command) error) cli.ActionFunc {
+	return func(ctx context.Context, cmd *cli.Command) error {
+		if cmd.Args().Present() {
+			return usagef("%q is not understood; give a prompt with -p, a file with -f, a model with -m (see %s --help)",
+				cmd.Args().First(), cmd.FullName())
+		}
+		ctx, done := e.interrupts.task(ctx)
+		defer done()
+		if err := do(ctx, cmd); err != nil {
+			return actionError{err}
+		}
+		return nil
+	}
+}

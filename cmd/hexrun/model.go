@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/progress"
+	"github.com/hexkv/hexkv/hexkv"
+)
+
+// defaultModel is what a build leaves in build/models.
+const defaultModel = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+// modelPath finds the model: -m, else $HEXRUN_MODEL, else the default model beside the binary.
+func modelPath(cmd *cli.Command) (string, error) {
+	if path := cmd.String("model"); path != "" {
+		return path, nil
+	}
+	if path := os.Getenv("HEXRUN_MODEL"); path != "" {
+		return path, nil
+	}
+	if exe, err := os.Executable(); err == nil {
+		if real, err := filepath.EvalSymlinks(exe); err == nil {
+			exe = real
+		}
+		path := filepath.Join(filepath.Dir(exe), "..", "models", defaultModel)
+		if _, err := os.Stat(path); err == nil {
+			return filepath.Clean(path), nil
+		}
+	}
+	return "", usagef("there is no model to load; name one with -m FILE.gguf or $HEXRUN_MODEL, or run make model to get the default one")
+}
+
+// openModel loads the model that the flags name, with a progress bar.
+func openModel(ctx context.Context, e *env, cmd *cli.Command) (*hexkv.Model, error) {
+	path, err := modelPath(cmd)
+	if err != nil {
+		return nil, err
+	}
+	layers, err := gpuLayers(cmd)
+	if err != nil {
+		return nil, err
+	}
+	showLog(e, cmd.Bool("verbose"))
+	bar := progress.New(e.stderr, isTerminal(e.stderr))
+	defer bar.Clear()
+	return hexkv.OpenModel(ctx, path, &hexkv.ModelOptions{
+		GPULayers: layers,
+		Progress:  func(done float64) { bar.Set(done, "loading "+filepath.Base(path)) },
+	})
+}
+
+// showLog sends llama.cpp's log to stderr, or drops it: what matters in it is in the errors.
+func showLog(e *env, verbose bool) {
+	if !verbose {
+		hexkv.SetLog(hexkv.LogError, nil)
+		return
+	}
+	hexkv.SetLog(hexkv.LogInfo, func(_ hexkv.LogLevel, line string) { e.note("%s", line) })
+}
+
+// openSession opens a session and says what will not be as asked.
+func openSession(ctx context.Context, e *env, m *hexkv.Model, opts *hexkv.SessionOptions) (*hexkv.Session, error) {
+	if info := m.Info(); opts.Cache.IsHEX() && !info.HEX {
+		e.note("note: no HEX cache for this model: %s; it runs on a stock cache", info.HEXReason)
+	}
+	return m.NewSession(ctx, opts)
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/human"
+	"github.com/hexkv/hexkv/hexkv"
+)
+
+// writeStats prints speed, and the cache by tier beside what stock caches of the same context take.
+func writeStats(w io.Writer, s hexkv.Stats) {
+	speed := func(what string, tokens int, rate float64) {
+		if tokens > 0 {
+			fmt.Fprintf(w, "%-8s %s tokens, %s tokens/s\n", what, human.Count(tokens), human.Rate(rate))
+		}
+	}
+	speed("prompt", s.PrefillTokens, s.PrefillRate())
+	speed("reply", s.DecodeTokens, s.DecodeRate())
+	fmt.Fprintf(w, "%-8s %s of %s tokens\n", "context", human.Count(s.Used), human.Count(s.ContextSize))
+	fmt.Fprintf(w, "%-8s %s\n", "cache", cacheLine(s))
+	fmt.Fprintf(w, "%-8s base K %s, base V %s", "tiers", human.Bytes(s.BaseK), human.Bytes(s.BaseV))
+	if s.Refined > 0 || s.State > 0 {
+		fmt.Fprintf(w, ", refined %s, state %s", human.Bytes(s.Refined), human.Bytes(s.State))
+	}
+	fmt.Fprintln(w)
+	if s.HEX && s.Entries > 0 {
+		share := func(n uint64) string { return human.Percent(float64(n) / float64(s.Entries)) }
+		fmt.Fprintf(w, "%-8s %s of the entries: recent and sinks %s, heavy hitters %s, backbone %s\n", "refined",
+			share(s.RefinedEntries()), share(s.RefinedRing), share(s.RefinedHeavy), share(s.RefinedStatic))
+	}
+}
+
+// cacheLine says what the cache takes, and what stock caches would.
+func cacheLine(s hexkv.Stats) string {
+	line := fmt.Sprintf("%s, %.2f bits per element", human.Bytes(s.KV), s.BitsPerElement)
+	if s.BitsPerElement <= 0 {
+		return line
+	}
+	stock := func(bits float64) string { return human.Bytes(uint64(float64(s.KV) * bits / s.BitsPerElement)) }
+	return line + fmt.Sprintf(" (f16 %s, q8_0 %s, q4_0 %s)", stock(16), stock(8.5), stock(4.5))
+}
