@@ -73,6 +73,16 @@ size_t utf8_valid(const char * text, size_t len);
 // Initialises llama.cpp and its log once.
 void init();
 
+// While it lives, a failed assertion of llama.cpp on this thread throws instead of ending the process: damaged models
+// trip them. Not while a graph is computed: worker threads would wait for this one forever.
+class NoAbort {
+public:
+    NoAbort();
+    ~NoAbort();
+    NoAbort(const NoAbort &) = delete;
+    NoAbort & operator=(const NoAbort &) = delete;
+};
+
 void capture_line(const char * text); // adds to the innermost Capture of this thread
 
 // Collects the error lines that llama.cpp logs on this thread while it lives.

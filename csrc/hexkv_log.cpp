@@ -6,6 +6,8 @@
 #include "build-info.h"
 #include "log.h"
 
+#include <stdexcept>
+
 #define HEXKV_VERSION "0.1.0"
 
 namespace hexkv {
@@ -80,6 +82,9 @@ void capture_line(const char * text) {
     if (colon && (!space || colon < space)) {
         text = colon + 2;
     }
+    if (strcmp(text, "failed to load model") == 0 && !capture->lines.empty()) { // says nothing new
+        return;
+    }
     if (capture->lines.size() >= 3) {
         capture->lines.erase(capture->lines.begin());
     }
@@ -102,10 +107,36 @@ std::string Capture::text(const char * otherwise) const {
     return all.empty() ? otherwise : all;
 }
 
+// ---- assertions
+
+namespace {
+
+thread_local int      no_abort    = 0;
+ggml_abort_callback_t abort_before = nullptr;
+
+// Called by ggml_abort, which has no more to do: the exception unwinds its frame.
+void on_ggml_abort(const char * message) {
+    if (no_abort > 0) {
+        const char * name = strrchr(message, '/'); // "/path/file.cpp:7: what"
+        throw std::runtime_error(std::string("assertion failed in ") + (name ? name + 1 : message));
+    }
+    if (abort_before) {
+        abort_before(message);
+    } else {
+        fprintf(stderr, "%s\n", message);
+    }
+}
+
+} // namespace
+
+NoAbort::NoAbort() { no_abort++; }
+NoAbort::~NoAbort() { no_abort--; }
+
 void init() {
     static std::once_flag once;
     std::call_once(once, [] {
         llama_log_set(on_log, nullptr); // before the first line: quiet by default
+        abort_before = ggml_set_abort_callback(on_ggml_abort);
         common_log_set_verbosity_thold(-1);
         llama_backend_init();
     });

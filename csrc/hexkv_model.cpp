@@ -78,6 +78,15 @@ hexkv_status check_file(const char * path, int * n_split, hexkv_error * e) {
         return fail(e, HEXKV_ERR_TRUNCATED, "%s is truncated: it has %" PRIu64 " of %" PRIu64 " bytes; download it again", path,
                     size, need);
     }
+    // A negative epsilon would end the process in the first computation.
+    for (int64_t i = 0; i < gguf_get_n_kv(g.get()); i++) {
+        const std::string name = gguf_get_key(g.get(), i);
+        if (gguf_get_kv_type(g.get(), i) == GGUF_TYPE_FLOAT32 && name.find("epsilon") != std::string::npos &&
+            !(gguf_get_val_f32(g.get(), i) >= 0)) {
+            return fail(e, HEXKV_ERR_MODEL, "%s is damaged: %s is %g; download it again", path, name.c_str(),
+                        static_cast<double>(gguf_get_val_f32(g.get(), i)));
+        }
+    }
     const int64_t key = gguf_find_key(g.get(), "split.count");
     *n_split = key >= 0 && gguf_get_kv_type(g.get(), key) == GGUF_TYPE_UINT16 ? gguf_get_val_u16(g.get(), key) : 1;
     return HEXKV_OK;
@@ -163,6 +172,7 @@ hexkv_status hexkv_model_load(const char * path, const hexkv_model_params * p, h
         }
         *out = nullptr;
         init();
+        NoAbort            no_abort;
         const hexkv_status s = check_files(path, e);
         if (s != HEXKV_OK) {
             return s;
@@ -221,6 +231,7 @@ hexkv_status hexkv_tokenize(const hexkv_model * m, const char * text, size_t len
         if (!has_vocab(*m->p)) {
             return fail(e, HEXKV_ERR_UNSUPPORTED, "%s has no vocabulary, so text cannot be tokenized", m->p->path.c_str());
         }
+        NoAbort       no_abort;
         const int32_t room = static_cast<int32_t>(std::min<size_t>(cap, INT32_MAX));
         const int32_t got  = llama_tokenize(m->p->vocab, text ? text : "", static_cast<int32_t>(len), tokens, room, add_special,
                                             parse_special);
@@ -292,6 +303,7 @@ hexkv_status hexkv_chat_apply(hexkv_model * m, const hexkv_message * msgs, size_
             inputs.messages.push_back(std::move(msg));
         }
         std::string prompt;
+        NoAbort     no_abort;
         try {
             std::lock_guard<std::mutex> lock(model.chat_mutex);
             if (!model.templates) {

@@ -162,6 +162,7 @@ hexkv_status hexkv_sampler_open(hexkv_model * m, const hexkv_sampler_params * p,
             return fail(e, HEXKV_ERR_INVALID, "hexkv_sampler_open: NULL argument");
         }
         *out = nullptr;
+        NoAbort      no_abort;
         hexkv_status s = check(*p, e);
         if (s != HEXKV_OK) {
             return s;
@@ -225,6 +226,7 @@ hexkv_status hexkv_sample(hexkv_sampler * g, hexkv_session * s, int32_t row, int
         if (status != HEXKV_OK) {
             return status;
         }
+        NoAbort no_abort;
         fill(g, logits);
         if (!finite(g)) {
             return fail(e, HEXKV_ERR_INTERNAL, "the model's logits are not finite; the file may be damaged");
@@ -249,6 +251,7 @@ hexkv_status hexkv_accept(hexkv_sampler * g, int32_t token, bool generated, hexk
         if (!g || token < 0 || token >= g->model->info.n_vocab) {
             return fail(e, HEXKV_ERR_INVALID, "token %d is not in the vocabulary", token);
         }
+        NoAbort no_abort;
         if (g->grammar && generated) {
             if (!allowed(g, token)) { // llama.cpp would abort
                 return fail(e, HEXKV_ERR_GRAMMAR, "the grammar does not allow token %d here", token);

@@ -386,6 +386,7 @@ hexkv_status hexkv_estimate_memory(hexkv_model * m, const hexkv_session_params *
         if (!m || !p || !out) {
             return fail(e, HEXKV_ERR_INVALID, "hexkv_estimate_memory: NULL argument");
         }
+        NoAbort      no_abort;
         Plan         plan;
         Use          use;
         hexkv_status s = plan_session(*m->p, *p, &plan, e);
@@ -399,6 +400,7 @@ hexkv_status hexkv_session_open(hexkv_model * m, const hexkv_session_params * p,
             return fail(e, HEXKV_ERR_INVALID, "hexkv_session_open: NULL argument");
         }
         *out = nullptr;
+        NoAbort no_abort;
         auto s   = std::make_unique<hexkv_session>();
         s->model = m->p;
         hexkv_status status = plan_session(*s->model, *p, &s->plan, e);
