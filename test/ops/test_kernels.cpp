@@ -1,0 +1,609 @@
+// The attention kernels against three others: an independent one in double precision (below), the reference of
+// csrc/cpu, and ggml_flash_attn_ext. Random shapes, masks, slot states, valid and hostile.
+#include "fixture.h"
+
+#include "cpu/hex_attn.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow" // ggml-backend.h
+#include "ggml/hex_ops.h"
+
+#include "ggml-cpu.h"
+#include "ggml.h"
+#pragma GCC diagnostic pop
+
+#include "core/check.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+
+// Float sums of up to some thousand terms in another order, and exp good to 2 ulp.
+static const double LIMIT_OUT  = 1e-10; // NMSE of a case
+static const double LIMIT_ROW  = 1e-8;  // NMSE of one output row
+static const double LIMIT_MASS = 1e-10;
+
+// ---- a random case
+
+static const int32_t heads [][2] = { { 64, 64 }, { 128, 128 }, { 192, 128 }, { 256, 256 }, { 64, 128 } };
+static const int32_t groups[]    = { 1, 2, 3, 4, 7, 8, 16 };
+static const int32_t tokens[]    = { 1, 2, 3, 4, 5, 17, 63, 64, 65, 513 };
+static const enum hex_refine refines[] = { HEX_REFINE_NONE, HEX_REFINE_HEX1, HEX_REFINE_HEX2, HEX_REFINE_HEX3,
+                                           HEX_REFINE_HEX4, HEX_REFINE_Q8_0, HEX_REFINE_F16 };
+static const enum hex_backbone graphs[] = { HEX_BACKBONE_NONE, HEX_BACKBONE_EXPANDER, HEX_BACKBONE_RANDOM,
+                                            HEX_BACKBONE_STRIDED, HEX_BACKBONE_LOG };
+static const char * mask_names[] = { "none", "causal", "random", "biased", "blocks", "hidden" };
+enum mask_kind { MASK_NONE, MASK_CAUSAL, MASK_RANDOM, MASK_BIASED, MASK_BLOCKS, MASK_HIDDEN, N_MASKS };
+
+struct attn_case {
+    shape   sh;
+    int32_t group = 1, n_tps = 1, n_kv = 1;
+    int     mask = MASK_NONE;
+    bool    alibi = false, softcap = false, sinks = false, hostile = false, huge = false, frozen = false;
+};
+
+static std::map<std::string, int> covered; // value of a parameter -> cases
+static const size_t N_COVERED = 71;
+
+static void cover(const attn_case & c) {
+    const auto count = [](const char * what, long value) { covered[std::string(what) + " " + std::to_string(value)]++; };
+    covered["heads " + std::to_string(c.sh.head_k) + "/" + std::to_string(c.sh.head_v)]++;
+    count("n_head_kv", c.sh.n_head_kv);
+    count("group", c.group);
+    count("n_tps", c.n_tps);
+    count("n_stream", c.sh.n_stream);
+    count("refine", c.sh.refine);
+    count("bits_k", c.sh.bits_k);
+    count("bits_v", c.sh.bits_v);
+    count("graph", c.sh.graph_kind);
+    count("heavy", c.sh.n_heavy > 0);
+    count("alibi", c.alibi);
+    count("softcap", c.softcap);
+    count("sinks", c.sinks);
+    count("hostile", c.hostile);
+    count("huge", c.huge);
+    count("frozen", c.frozen);
+    count("n_kv < n_ctx", c.n_kv < c.sh.n_ctx);
+    covered[std::string("mask ") + mask_names[c.mask]]++;
+}
+
+static attn_case random_case(rng & r, double budget) {
+    attn_case c;
+    const int hd = r.below(5);
+    c.sh.head_k    = heads[hd][0];
+    c.sh.head_v    = heads[hd][1];
+    c.sh.n_head_kv = r.range(1, 4);
+    c.sh.n_stream  = r.range(1, 3);
+    c.sh.bits_k    = r.range(1, 4);
+    c.sh.bits_v    = r.range(1, 4);
+    c.sh.refine    = r.pick(refines);
+    c.sh.padded    = r.chance(0.5);
+    c.group        = r.pick(groups);
+    c.n_tps        = r.pick(tokens);
+    c.sh.n_ctx     = r.chance(0.3) ? r.range(1, 130) : r.range(64, 1300);
+
+    // rows and cells that fit the time there is
+    const auto cost = [&] { return (double) c.n_tps*c.group*c.sh.n_head_kv*c.sh.n_stream*(c.sh.n_ctx + c.n_tps); };
+    while (cost() > budget) {
+        switch (r.below(4)) {
+            case 0: c.sh.n_stream  = c.sh.n_stream > 1 ? c.sh.n_stream - 1 : 1; break;
+            case 1: c.sh.n_head_kv = c.sh.n_head_kv > 1 ? c.sh.n_head_kv - 1 : 1; break;
+            case 2: c.sh.n_ctx     = c.sh.n_ctx > 100 ? c.sh.n_ctx/2 : c.sh.n_ctx; break;
+            case 3: c.group        = r.pick(groups); break;
+        }
+    }
+    c.n_kv = r.chance(0.3) ? c.sh.n_ctx : r.range(1, c.sh.n_ctx);
+
+    if (c.sh.refine != HEX_REFINE_NONE) {
+        c.sh.n_ring     = r.chance(0.2) ? 0 : r.below(c.sh.n_ctx/2 + 2);
+        c.sh.n_heavy    = r.chance(0.3) ? 0 : r.below(c.sh.n_ctx/2 + 2);
+        c.sh.graph_kind = r.pick(graphs);
+        if (c.sh.graph_kind != HEX_BACKBONE_NONE) {
+            c.sh.degree  = r.range(1, 4);
+            c.sh.n_pairs = c.sh.degree*r.range(2, 12);
+            c.sh.n_pairs = std::max(c.sh.n_pairs, c.sh.degree*c.sh.n_head_kv);
+            c.sh.pair0   = r.below(c.sh.n_pairs - c.sh.n_head_kv + 1);
+            c.sh.seed    = (uint32_t) r.next();
+        }
+    }
+    c.mask    = r.below(N_MASKS);
+    c.alibi   = r.chance(0.3);
+    c.softcap = r.chance(0.3);
+    c.sinks   = r.chance(0.3);
+    c.hostile = r.chance(0.5);
+    c.huge    = r.chance(0.15);
+    c.frozen  = r.chance(0.6);
+    return c;
+}
+
+// Random codes of a row, their scale such that samples are about `sigma`.
+static void random_blocks(rng & r, int bits, float sigma, char * block, int32_t n) {
+    const int octave = 19 + (int) floorf(log2f(sigma)); // 32 table units are one sigma
+    for (; n > 0; n -= HEX_BLOCK, block += hex_block_size(bits)) {
+        for (int i = 0; i < 8*bits; i++) {
+            block[i] = (char) r.next();
+        }
+        const uint32_t e = r.chance(0.02) ? 0 : ((uint32_t) octave << (3 + bits)) + (uint32_t) r.below(1 << (3 + bits));
+        const uint16_t word = (uint16_t) (e << (8 - bits) | (r.next() & ((1u << (8 - bits)) - 1)));
+        memcpy(block + 8*bits, &word, 2);
+    }
+}
+
+static void random_residual(rng & r, enum hex_refine refine, float sigma, char * row, int32_t n) {
+    if (refine == HEX_REFINE_F16) {
+        for (int32_t i = 0; i < n; i++) {
+            const uint16_t v = hex_fp32_to_fp16(sigma*r.gauss());
+            memcpy(row + 2*i, &v, 2);
+        }
+    } else if (refine == HEX_REFINE_Q8_0) {
+        for (int32_t i = 0; i < n; i++) {
+            const uint16_t d = hex_fp32_to_fp16(sigma/60);
+            memcpy(row + i/32*34, &d, 2);
+            row[i/32*34 + 2 + i % 32] = (char) r.range(-127, 127);
+        }
+    } else if (refine != HEX_REFINE_NONE) {
+        random_blocks(r, (int) refine, sigma, row, n);
+    }
+}
+
+// An index that may be anything, but often is a cell.
+static int32_t any_index(rng & r, int32_t n) {
+    static const int32_t nasty[] = { -1, -2, -64, INT_MIN, INT_MAX, 1 << 20, INT_MIN + 1 };
+    return r.chance(0.15) ? r.pick(nasty) : r.chance(0.05) ? n + r.below(3) : r.below(n);
+}
+
+struct attn_data {
+    attn_case  c;
+    cache_data d;
+    buffer     q, mask;
+    std::vector<float> sinks;
+    size_t q_row = 0, q_head = 0, q_stream = 0, mask_row = 0, mask_stream = 0;
+    float  scale = 0;
+    std::vector<float> out, mass;
+
+    attn_data(const attn_case & cs, rng & r) : c(cs), d(cs.sh) {
+        d.new_ubatch(c.n_tps);
+        const shape & sh = c.sh;
+        const int32_t n_head = sh.n_head_kv*c.group;
+
+        // huge: values of V near the largest floats, logits of usual size from large factors
+        const float size_q = c.huge ? 1e12f : 1, size_k = 1, size_v = c.huge ? 1e30f : 1;
+        scale = (c.huge ? 1e-12f : 1)*2/sqrtf((float) sh.head_k);
+
+        for (int32_t s = 0; s < sh.n_stream; s++) {
+            uint32_t * bits = d.bitmap(s);
+            const int fill = r.below(4);
+            for (int32_t i = 0; i < (sh.n_ctx + 31)/32; i++) {
+                bits[i] = fill == 0 ? 0xffffffffu : fill == 1 && r.chance(0.5) ? 0 : (uint32_t) (r.next() | (fill > 2 ? r.next() : 0));
+            }
+            if (!c.hostile) {
+                for (int32_t cell = c.n_kv; cell < (sh.n_ctx + 31)/32*32; cell++) {
+                    bits[cell/32] &= ~(1u << cell % 32);
+                }
+            }
+            int32_t next = 0;
+            for (int32_t i = 0; i < c.n_tps; i++) {
+                struct hex_meta_row * row = d.rows(s) + i;
+                *row = { any_index(r, c.n_kv), any_index(r, sh.n_ring + 1), any_index(r, 100), any_index(r, c.n_kv), any_index(r, 100), 0 };
+                if (!c.hostile) { // a cell that holds nothing yet
+                    while (next < c.n_kv && d.bit(s, next)) {
+                        next++;
+                    }
+                    row->cell = next < c.n_kv ? next++ : -1;
+                }
+            }
+            for (int32_t i = 0; i < sh.n_ring; i++) {
+                d.ring(s)[i] = c.hostile || r.chance(0.9) ? any_index(r, c.n_kv) : -1;
+            }
+            for (int32_t h = 0; h < sh.n_head_kv; h++) {
+                int32_t * state = d.head_state(s, h);
+                state[HEX_STATE_ROWS]   = c.hostile ? any_index(r, 1000) : 256;
+                state[HEX_STATE_FROZEN] = c.frozen ? (c.hostile ? any_index(r, 3) | 1 : 1) : 0;
+                for (int32_t i = 0; i < sh.head_k; i++) {
+                    d.mean(s, h)[i] = 0.3f*r.gauss();
+                }
+                for (int32_t i = 0; i < sh.n_heavy; i++) {
+                    const int32_t cell = any_index(r, c.n_kv);
+                    d.heavy(s, h)[i] = cell < INT_MAX ? cell + 1 : cell;
+                    d.heavy_score(s, h)[i] = (float) r.uniform();
+                }
+                for (int32_t i = 0; i < d.n_slots; i++) {
+                    char * slot = d.slot(s, h, i);
+                    random_residual(r, sh.refine, 0.3f, slot, sh.head_k);
+                    random_residual(r, sh.refine, 0.3f, slot + hex_slot_size(sh.refine, sh.head_k, 0), sh.head_v);
+                }
+                for (int32_t cell = 0; cell < sh.n_ctx; cell++) {
+                    random_blocks(r, sh.bits_k, 1, d.base(true,  s, h, cell), sh.head_k);
+                    random_blocks(r, sh.bits_v, 1, d.base(false, s, h, cell), sh.head_v);
+                }
+                for (int32_t i = 0; i < c.n_tps; i++) {
+                    for (int32_t j = 0; j < sh.head_k; j++) {
+                        d.cur(true, s, h, i)[j] = size_k*r.gauss();
+                    }
+                    for (int32_t j = 0; j < sh.head_v; j++) {
+                        d.cur(false, s, h, i)[j] = size_v*r.gauss();
+                    }
+                }
+            }
+        }
+
+        // q as the graph has it: heads next to each other in memory, permuted
+        q_head   = 4*((size_t) sh.head_k + 2*d.pad);
+        q_row    = q_head*(size_t) n_head + 20*d.pad;
+        q_stream = q_row*(size_t) c.n_tps + 4*d.pad;
+        q = buffer(q_stream*(size_t) sh.n_stream);
+        for (size_t i = 0; i < q.size/4; i++) {
+            q.as<float>()[i] = size_q*r.gauss();
+        }
+
+        if (c.mask != MASK_NONE) {
+            mask_row    = 2*((size_t) c.n_kv + 3*d.pad);
+            mask_stream = mask_row*((size_t) c.n_tps + d.pad);
+            mask = buffer(mask_stream*(size_t) sh.n_stream);
+            for (int32_t s = 0; s < sh.n_stream; s++) {
+                for (int32_t i = 0; i < c.n_tps; i++) {
+                    fill_mask_row(r, s, i);
+                }
+            }
+        }
+        for (int32_t i = 0; i < (c.sinks ? n_head : 0); i++) {
+            sinks.push_back(3*r.gauss());
+        }
+        out .resize((size_t) sh.n_stream*c.n_tps*n_head*sh.head_v);
+        mass.resize(sh.n_heavy > 0 ? (size_t) sh.n_stream*sh.n_head_kv*(sh.n_ring + 2*sh.n_heavy + c.n_tps) : 0);
+    }
+
+    uint16_t * mask_at(int32_t s, int32_t row) { return (uint16_t *) (mask.as<char>() + mask_stream*(size_t) s + mask_row*(size_t) row); }
+
+    void fill_mask_row(rng & r, int32_t s, int32_t row) {
+        uint16_t * m = mask_at(s, row);
+        const float bias = c.alibi ? 1 : 0;
+        const bool hidden = c.mask == MASK_HIDDEN && (row % 3 != 1 || c.n_tps == 1);
+        const double p = r.uniform();
+        for (int32_t cell = 0; cell < c.n_kv; cell++) {
+            bool show = true;
+            switch (c.mask) {
+                case MASK_CAUSAL: // cells of earlier rows and of the cache; everything later is hidden
+                    for (int32_t i = row + 1; i < std::min(c.n_tps, row + 40); i++) {
+                        show = show && d.rows(s)[i].cell != cell;
+                    }
+                    break;
+                case MASK_RANDOM: show = r.chance(p); break;
+                case MASK_BIASED: show = r.chance(0.9); break;
+                case MASK_BLOCKS: show = ((uint64_t) (cell/64)*2654435761u + (uint64_t) row/9*40503u) >> 3 & 1; break;
+                case MASK_HIDDEN: show = !hidden && r.chance(0.7); break;
+            }
+            const float value = c.mask == MASK_BIASED ? r.gauss() : -bias*(float) abs(cell - row)/16;
+            m[cell] = show ? hex_fp32_to_fp16(value) : 0xfc00;
+        }
+    }
+
+    struct hex_attn attn() {
+        struct hex_attn a = {};
+        a.cache    = d.view(c.n_kv);
+        a.n_head   = c.sh.n_head_kv*c.group;
+        a.scale    = scale;
+        a.max_bias = c.alibi ? 8.0f : 0.0f;
+        a.softcap  = c.softcap ? 5.0f : 0.0f;
+        a.q        = cache_data::tensor(q, 4, q_row, q_head, q_stream);
+        a.mask     = cache_data::tensor(mask, 2, mask_row, mask_stream, mask_stream);
+        a.mask.data = c.mask == MASK_NONE ? nullptr : a.mask.data;
+        a.sinks    = c.sinks ? sinks.data() : nullptr;
+        a.out      = out.data();
+        a.mass     = mass.empty() ? nullptr : mass.data();
+        return a;
+    }
+};
+
+// ---- attention in double precision, from the description in hex_ops.h
+
+struct model_result { std::vector<float> out, mass; };
+
+static model_result model_attn(attn_data & a) {
+    const attn_case & c = a.c;
+    const shape & sh = c.sh;
+    cache_data & d = a.d;
+    const int32_t n_head = sh.n_head_kv*c.group, n_slots = d.n_slots, n_ranked = sh.n_ring + sh.n_heavy;
+    const size_t n_mass = (size_t) n_ranked + (size_t) c.n_tps + (size_t) sh.n_heavy;
+    model_result res;
+    res.out.resize(a.out.size());
+    std::vector<double> mass(a.mass.size());
+    const float n_log2 = exp2f(floorf(log2f((float) n_head)));
+
+    for (int32_t s = 0; s < sh.n_stream; s++) {
+        for (int32_t h = 0; h < sh.n_head_kv; h++) {
+            // every cell decoded once, in its best precision: the first slot that names it
+            std::vector<int32_t> slot_of((size_t) c.n_kv, -1);
+            for (int32_t i = n_slots - 1; i >= 0; i--) {
+                const int32_t cell = d.slot_cell(s, h, i);
+                if (cell >= 0 && cell < c.n_kv) {
+                    slot_of[(size_t) cell] = i;
+                }
+            }
+            std::vector<double> k((size_t) c.n_kv*sh.head_k), v((size_t) c.n_kv*sh.head_v);
+            for (int32_t cell = 0; cell < c.n_kv; cell++) {
+                if (!d.bit(s, cell)) {
+                    slot_of[(size_t) cell] = -1;
+                    continue;
+                }
+                d.decode_base(true,  s, h, cell, &k[(size_t) cell*sh.head_k]);
+                d.decode_base(false, s, h, cell, &v[(size_t) cell*sh.head_v]);
+                if (slot_of[(size_t) cell] >= 0) {
+                    d.add_residual(true,  s, h, slot_of[(size_t) cell], &k[(size_t) cell*sh.head_k]);
+                    d.add_residual(false, s, h, slot_of[(size_t) cell], &v[(size_t) cell*sh.head_v]);
+                }
+            }
+            double * m = mass.empty() ? nullptr : &mass[(size_t) (s*sh.n_head_kv + h)*n_mass];
+
+            for (int32_t row = 0; row < c.n_tps; row++) {
+                for (int32_t g = 0; g < c.group; g++) {
+                    const int32_t qh = h*c.group + g;
+                    const float * q = (const float *) (a.q.as<char>() + a.q_stream*(size_t) s + a.q_row*(size_t) row + a.q_head*(size_t) qh);
+                    double slope = 1;
+                    if (c.alibi) {
+                        slope = qh < n_log2 ? pow(2, -8/n_log2*(qh + 1)) : pow(2, -4/n_log2*(2*(qh - n_log2) + 1));
+                    }
+                    std::vector<double> p((size_t) (c.n_kv + c.n_tps), -INFINITY);
+                    double max = c.sinks ? (double) a.sinks[(size_t) qh] : -INFINITY;
+                    for (int32_t i = 0; i < c.n_kv + c.n_tps; i++) {
+                        const bool    raw  = i >= c.n_kv;
+                        const int32_t cell = raw ? d.rows(s)[i - c.n_kv].cell : i;
+                        if (cell < 0 || cell >= c.n_kv || (!raw && !d.bit(s, cell))) {
+                            continue;
+                        }
+                        const uint16_t bias = c.mask == MASK_NONE ? 0 : a.mask_at(s, row)[cell];
+                        if (bias == 0xfc00) {
+                            continue;
+                        }
+                        const float * kr = raw ? d.cur(true, s, h, i - c.n_kv) : nullptr;
+                        double x = 0;
+                        for (int32_t j = 0; j < sh.head_k; j++) {
+                            x += (double) q[j]*(raw ? (double) kr[j] : k[(size_t) cell*sh.head_k + j]);
+                        }
+                        x *= (double) a.scale;
+                        x = c.softcap ? 5*tanh(x/5) : x;
+                        p[(size_t) i] = x + slope*(double) hex_fp16_to_fp32(bias);
+                        max = std::max(max, p[(size_t) i]);
+                    }
+                    double sum = c.sinks ? exp((double) a.sinks[(size_t) qh] - max) : 0;
+                    for (double & x : p) {
+                        x = x == -INFINITY ? 0 : exp(x - max);
+                        sum += x;
+                    }
+                    std::vector<double> o((size_t) sh.head_v);
+                    for (int32_t i = 0; i < c.n_kv + c.n_tps; i++) {
+                        const double w = p[(size_t) i] = sum > 0 ? p[(size_t) i]/sum : 0;
+                        const float * vr = i >= c.n_kv ? d.cur(false, s, h, i - c.n_kv) : nullptr;
+                        for (int32_t j = 0; w != 0 && j < sh.head_v; j++) {
+                            o[(size_t) j] += w*(vr ? (double) vr[j] : v[(size_t) i*sh.head_v + j]);
+                        }
+                    }
+                    float * dst = &res.out[(((size_t) s*c.n_tps + row)*n_head + qh)*sh.head_v];
+                    std::copy(o.begin(), o.end(), dst);
+
+                    for (int32_t cell = 0; m && cell < c.n_kv; cell++) {
+                        const int32_t slot = slot_of[(size_t) cell];
+                        if (slot < 0 || slot >= n_ranked) {
+                            continue;
+                        }
+                        m[slot] += p[(size_t) cell];
+                        if (g == 0 && slot >= sh.n_ring) {
+                            m[n_ranked + c.n_tps + slot - sh.n_ring] += c.mask == MASK_NONE || a.mask_at(s, row)[cell] != 0xfc00;
+                        }
+                    }
+                    for (int32_t i = 0; m && i < c.n_tps; i++) {
+                        m[n_ranked + i] += p[(size_t) (c.n_kv + i)];
+                    }
+                }
+            }
+        }
+    }
+    res.mass.assign(mass.begin(), mass.end());
+    return res;
+}
+
+// ---- runs
+
+// Work of exactly the size that was asked for, filled with rubbish.
+static void run(struct hex_attn a, int nth, bool ref, rng & r) {
+    buffer work(ref ? hex_attn_ref_work(&a) : hex_attn_work(&a, nth));
+    work.fill(r);
+    team t;
+    t.run(nth, [&](int ith) {
+        if (ref) {
+            hex_attn_ref(&a, work.as<void>(), ith);
+        } else {
+            hex_attn_run(&a, work.as<void>(), ith, nth, team::wait, &t);
+        }
+    });
+}
+
+struct worst { double out = 0, row = 0, mass = 0; };
+
+static bool compare(const attn_data & a, const std::vector<float> & out, const std::vector<float> & mass, worst & w) {
+    const size_t n = (size_t) a.c.sh.head_v;
+    const double e = nmse(a.out.data(), out.data(), out.size());
+    double row = 0;
+    for (size_t i = 0; i < out.size(); i += n) {
+        row = std::max(row, nmse(&a.out[i], &out[i], n));
+    }
+    double m = 0;
+    bool ok = true;
+    const size_t n_heavy = (size_t) a.c.sh.n_heavy, head = (size_t) a.c.sh.n_ring + 2*n_heavy + (size_t) a.c.n_tps;
+    for (size_t i = 0; i < mass.size(); i += head) {
+        m = std::max(m, nmse(&a.mass[i], &mass[i], head - n_heavy));
+        ok = ok && memcmp(&a.mass[i + head - n_heavy], &mass[i + head - n_heavy], 4*n_heavy) == 0; // counts are exact
+    }
+    w.out  = std::max(w.out, e);
+    w.row  = std::max(w.row, row);
+    w.mass = std::max(w.mass, m);
+    return ok && e <= LIMIT_OUT && row <= LIMIT_ROW && m <= LIMIT_MASS; // NaN fails
+}
+
+static void describe(int i, const attn_case & c, const char * what) {
+    printf("case %d %s: head %d/%d x%d group %d, tokens %d x%d, n_kv %d of %d, hex%d/hex%d refine %d, ring %d heavy %d graph %d, "
+           "mask %s%s%s%s%s%s%s\n", i, what, c.sh.head_k, c.sh.head_v, c.sh.n_head_kv, c.group, c.n_tps, c.sh.n_stream, c.n_kv, c.sh.n_ctx,
+           c.sh.bits_k, c.sh.bits_v, c.sh.refine, c.sh.n_ring, c.sh.n_heavy, c.sh.graph_kind, mask_names[c.mask], c.alibi ? " alibi" : "",
+           c.softcap ? " softcap" : "", c.sinks ? " sinks" : "", c.hostile ? " hostile" : "", c.huge ? " huge" : "", c.frozen ? " frozen" : "");
+}
+
+static void test_random(int n_cases, double budget) {
+    rng r { 20260101 };
+    const enum hex_isa best = hex_isa_best();
+    worst of_ref, of_isa[3];
+    int bad_ref = 0, bad_isa[3] = {}, bad_threads = 0, bad_sources = 0, n_runs = 0;
+
+    for (int i = 0; i < n_cases; i++) {
+        const attn_case c = random_case(r, budget);
+        cover(c);
+        attn_data a(c, r);
+        const attn_data before = a;
+        const model_result want = model_attn(a);
+
+        run(a.attn(), 2, true, r);
+        if (!compare(a, want.out, want.mass, of_ref)) {
+            describe(i, c, "reference");
+            bad_ref++;
+        }
+        const std::vector<float> ref_out = a.out, ref_mass = a.mass;
+
+        for (int isa = 0; isa <= (int) best; isa++) {
+            hex_isa_set((enum hex_isa) isa);
+            std::vector<float> out1, mass1;
+            for (int nth = 1; nth <= 3; nth++) {
+                std::fill(a.out .begin(), a.out .end(), NAN); // every element must be written
+                std::fill(a.mass.begin(), a.mass.end(), NAN);
+                run(a.attn(), nth, false, r);
+                n_runs++;
+                if (nth == 1) {
+                    out1  = a.out;
+                    mass1 = a.mass;
+                    if (!compare(a, ref_out, ref_mass, of_isa[isa])) {
+                        describe(i, c, hex_isa_name((enum hex_isa) isa));
+                        bad_isa[isa]++;
+                    }
+                } else if (memcmp(out1.data(), a.out.data(), 4*out1.size()) != 0 || (!mass1.empty() && memcmp(mass1.data(), a.mass.data(), 4*mass1.size()) != 0)) {
+                    describe(i, c, "threads");
+                    bad_threads++;
+                }
+            }
+        }
+        if (!(a.d.k_base == before.d.k_base && a.d.v_base == before.d.v_base && a.d.pool == before.d.pool && a.d.state == before.d.state &&
+              a.d.meta == before.d.meta && a.d.k_cur == before.d.k_cur && a.d.v_cur == before.d.v_cur && a.q == before.q && a.mask == before.mask)) {
+            describe(i, c, "sources");
+            bad_sources++;
+        }
+    }
+    hex_isa_set(best);
+
+    check(bad_ref == 0, "hex_attn_ref equals attention in double precision: %d cases, NMSE at most %.1e (row %.1e, mass %.1e)", n_cases, of_ref.out, of_ref.row, of_ref.mass);
+    for (int isa = 0; isa <= (int) best; isa++) {
+        check(bad_isa[isa] == 0, "hex_attn_run on %s equals hex_attn_ref: NMSE at most %.1e (row %.1e, mass %.1e)", hex_isa_name((enum hex_isa) isa),
+              of_isa[isa].out, of_isa[isa].row, of_isa[isa].mass);
+    }
+    check(bad_threads == 0, "1, 2 and 3 threads give the same bits in %d runs", n_runs);
+    check(bad_sources == 0, "no source is written");
+}
+
+// ---- ggml_flash_attn_ext
+
+struct flash_case {
+    int32_t head, n_head_kv, group, n_tps, n_stream, n_kv;
+    int bits_k, bits_v;
+    bool alibi, softcap, sinks;
+};
+
+// Without slots, mean and visible rows of its own, HEX_ATTN is flash attention over the same codes. Flash attention
+// rounds q to q8_0 when K is quantized; a q that q8_0 holds exactly takes that away.
+static double flash_case_error(const flash_case & f, rng & r) {
+    struct ggml_init_params params = { 64u << 20, nullptr, false };
+    struct ggml_context * ctx = ggml_init(params);
+    const int64_t d = f.head, n_head = f.n_head_kv*f.group, ns = f.n_stream;
+
+    const auto type = [](int bits) { return (enum ggml_type) (GGML_TYPE_HEX1 + bits - 1); };
+    struct ggml_tensor * q    = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, d, n_head, f.n_tps, ns);
+    struct ggml_tensor * k    = ggml_new_tensor_4d(ctx, type(f.bits_k), d, f.n_head_kv, f.n_kv, ns);
+    struct ggml_tensor * v    = ggml_new_tensor_4d(ctx, type(f.bits_v), d, f.n_head_kv, f.n_kv, ns);
+    struct ggml_tensor * cur  = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, d, f.n_head_kv, f.n_tps*ns);
+    struct ggml_tensor * mask = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, f.n_kv, f.n_tps, 1, ns);
+    struct ggml_tensor * sink = f.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, n_head) : nullptr;
+    struct ggml_tensor * state = ggml_new_tensor_3d(ctx, GGML_TYPE_I32, (int64_t) hex_state_size(f.head, 0, 0), f.n_head_kv, ns);
+    struct ggml_tensor * meta  = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, (int64_t) hex_meta_words(f.n_tps, 0, f.n_kv), ns);
+
+    for (int64_t i = 0; i < ggml_nelements(q); i++) {
+        ((float *) q->data)[i] = i % 32 == 0 ? 127 : (float) r.range(-127, 127);
+    }
+    for (int64_t i = 0; i < ggml_nelements(cur); i++) {
+        ((float *) cur->data)[i] = r.gauss();
+    }
+    random_blocks(r, f.bits_k, 1, (char *) k->data, (int32_t) ggml_nelements(k));
+    random_blocks(r, f.bits_v, 1, (char *) v->data, (int32_t) ggml_nelements(v));
+    for (int64_t i = 0; i < ggml_nelements(mask); i++) {
+        ((uint16_t *) mask->data)[i] = r.chance(0.2) ? 0xfc00 : hex_fp32_to_fp16(-(float) r.uniform());
+    }
+    for (int64_t i = 0; i < (sink ? n_head : 0); i++) {
+        ((float *) sink->data)[i] = r.gauss();
+    }
+    memset(state->data, 0, ggml_nbytes(state));
+    memset(meta->data, 0xff, ggml_nbytes(meta)); // rows without cells; every cell is valid
+
+    struct ggml_hex_op_params p = {};
+    p.scale     = 2/sqrtf((float) f.head)/73; // 73 is about the RMS of q
+    p.max_bias  = f.alibi ? 8.0f : 0.0f;
+    p.softcap   = f.softcap ? 5.0f : 0.0f;
+    p.half_life = 1;
+    p.n_ctx     = f.n_kv;
+
+    struct ggml_tensor * qp    = ggml_permute(ctx, q, 0, 2, 1, 3);
+    struct ggml_tensor * attn  = ggml_hex_attn(ctx, qp, cur, cur, k, v, nullptr, state, meta, mask, sink, &p);
+    struct ggml_tensor * out   = ggml_hex_attn_out(ctx, attn);
+    struct ggml_tensor * flash = ggml_flash_attn_ext(ctx, qp, ggml_permute(ctx, k, 0, 2, 1, 3), ggml_permute(ctx, v, 0, 2, 1, 3), mask, p.scale, p.max_bias, p.softcap);
+    ggml_flash_attn_ext_add_sinks(flash, sink);
+
+    struct ggml_cgraph * graph = ggml_new_graph(ctx);
+    ggml_build_forward_expand(graph, out);
+    ggml_build_forward_expand(graph, flash);
+    ggml_graph_compute_with_ctx(ctx, graph, 2);
+
+    const double e = ggml_nelements(out) == ggml_nelements(flash) ?
+        nmse((const float *) out->data, (const float *) flash->data, (size_t) ggml_nelements(out)) : INFINITY;
+    ggml_free(ctx);
+    return e;
+}
+
+static void test_flash() {
+    static const double LIMIT = 1e-9;
+    static const int32_t sizes[] = { 64, 128, 256 };
+    rng r { 7 };
+    double most = 0;
+    int n = 0, bad = 0;
+    for (int bits_k = 1; bits_k <= 4; bits_k++) {
+        for (int bits_v = 1; bits_v <= 4; bits_v++) {
+            for (const int32_t n_tps : { 1, 3, 70 }) {
+                const flash_case f = { r.pick(sizes), r.range(1, 3), r.pick(groups), n_tps, r.range(1, 2), r.range(1, 300), bits_k, bits_v,
+                                       r.chance(0.5), r.chance(0.5), r.chance(0.5) };
+                const double e = flash_case_error(f, r);
+                most = std::max(most, e);
+                n++;
+                if (!(e <= LIMIT)) {
+                    bad++;
+                    printf("flash case %d: NMSE %g, head %d x%d group %d tokens %d x%d n_kv %d hex%d/hex%d alibi %d softcap %d sinks %d\n", n, e, f.head,
+                           f.n_head_kv, f.group, f.n_tps, f.n_stream, f.n_kv, f.bits_k, f.bits_v, f.alibi, f.softcap, f.sinks);
+                }
+            }
+        }
+    }
+    check(bad == 0, "without slots HEX_ATTN is ggml_flash_attn_ext over the same codes: %d cases, NMSE at most %.1e", n, most);
+}
+
+int main(int argc, char ** argv) {
+    const int n_cases = argc > 1 ? atoi(argv[1]) : sanitized ? 60 : 400;
+    ggml_cpu_init();
+    test_random(n_cases, sanitized ? 4e5 : 5e5);
+    test_flash();
+
+    const auto least = std::min_element(covered.begin(), covered.end(), [](const auto & a, const auto & b) { return a.second < b.second; });
+    check(sanitized || argc > 1 || (covered.size() == N_COVERED && least->second >= 10), "%zu values of parameters were covered, %s the least with %d cases",
+          covered.size(), least->first.c_str(), least->second);
+    return check_exit_code();
+}
