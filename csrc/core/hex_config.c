@@ -156,6 +156,10 @@ bool hex_params_validate(const struct hex_params * p, char * err, size_t err_siz
         return fail(err, err_size, "backbone_kind = %d is no backbone; use none, expander, random, strided, log or channels",
                     (int) p->backbone_kind);
     }
+    if (p->backbone_kind == HEX_BACKBONE_CHANNELS && p->backbone > 0.0f && p->refine != HEX_REFINE_F16) {
+        return fail(err, err_size, "backbone_kind = channels stores single values and cannot use refine = %s; use f16",
+                    hex_refine_name(p->refine));
+    }
     return check_int("base_k", p->base_k, 1, 4, "use 4 for quality, 2 or 3 for size", err, err_size)
         && check_int("base_v", p->base_v, 1, 4, "use 3 for quality, 2 for size", err, err_size)
         && check_int("n_sink", p->n_sink, 0, MAX_SINK, "use 4, the default", err, err_size)

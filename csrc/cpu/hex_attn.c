@@ -244,11 +244,22 @@ static void load_tile(const struct run * r, int64_t sh, int32_t tile, uint64_t w
     }
     const int32_t * start = tile_start_of(r, sh);
     const size_t offset = is_v ? hex_residual_size(c->refine, c->head_k) : 0;
+    uint64_t refined = 0;
     for (int32_t e = start[tile]; e < start[tile + 1]; e++) {
         const struct hex_entry * entry = entries_of(r, sh) + e;
         const int32_t j = entry->cell - tile*HEX_TILE;
+        refined |= UINT64_C(1) << j;
         if (want >> j & 1) {
             hex_residual_add(c->refine, hex_slot(c, s, h, entry->slot) + offset, x + (size_t) j*d, d);
+        }
+    }
+    if (hex_has_channels(c)) {
+        uint64_t masks[HEX_TILE];
+        hex_channel_masks(c, tile*HEX_TILE, n, masks);
+        for (int32_t j = 0; j < n; j++) {
+            if ((want & ~refined) >> j & 1) {
+                hex_channels_add(hex_channel_row(c, s, h, tile*HEX_TILE + j, is_v), masks[j], x + (size_t) j*d, d);
+            }
         }
     }
 }

@@ -65,6 +65,10 @@ static void cache_row(const struct hex_cache * c, const struct ref_work * w, int
     if (w->slot_of[cell] >= 0) {
         const char * slot = hex_slot(c, s, h, w->slot_of[cell]);
         hex_residual_add(c->refine, is_v ? slot + hex_residual_size(c->refine, c->head_k) : slot, w->row, n);
+    } else if (hex_has_channels(c)) {
+        uint64_t mask;
+        hex_channel_masks(c, cell, 1, &mask);
+        hex_channels_add(hex_channel_row(c, s, h, cell, is_v), mask, w->row, n);
     }
 }
 

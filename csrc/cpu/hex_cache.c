@@ -3,6 +3,7 @@
 #include "../core/hex_bytes.h"
 #include "../core/hex_codec.h"
 #include "../core/hex_fp16.h"
+#include "../core/hex_graph_impl.h"
 #include "../ggml/hex_meta.h"
 #include "../ggml/hex_state.h"
 
@@ -109,6 +110,32 @@ int32_t hex_refined_entries(const struct hex_cache * c, int32_t stream, int32_t 
         entries[n++] = (struct hex_entry) { s, cell };
     }
     return n;
+}
+
+void hex_channel_masks(const struct hex_cache * c, int32_t cell0, int32_t n, uint64_t * masks) {
+    const struct hex_graph * g = &c->graph;
+    memset(masks, 0, sizeof(uint64_t)*(size_t) n);
+    for (int32_t block = cell0/g->period; block <= (cell0 + n - 1)/g->period; block++) {
+        for (int32_t channel = 0; channel < HEX_BLOCK; channel++) {
+            const int32_t i = block*g->period + hex_graph_offset(g, channel, block) - cell0;
+            if (i >= 0 && i < n) {
+                masks[i] |= UINT64_C(1) << channel;
+            }
+        }
+    }
+}
+
+uint16_t * hex_channel_row(const struct hex_cache * c, int32_t stream, int32_t head, int32_t cell, bool is_v) {
+    char * slot = hex_slot(c, stream, head, c->n_ring + c->n_heavy + cell/c->graph.period);
+    return (uint16_t *) (is_v ? slot + hex_residual_size(c->refine, c->head_k) : slot);
+}
+
+void hex_channels_add(const uint16_t * row, uint64_t mask, float * y, int32_t n) {
+    for (int32_t i = 0; i < n; i++) {
+        if (mask >> (i % HEX_BLOCK) & 1) {
+            y[i] += hex_fp16_to_fp32(row[i]);
+        }
+    }
 }
 
 void hex_base_row(int bits, const void * row, const float * mean, float * y, int32_t n) {

@@ -75,6 +75,18 @@ struct hex_entry {
 int32_t hex_refined_entries(const struct hex_cache * c, int32_t stream, int32_t head,
                             uint32_t * seen, struct hex_entry * entries);
 
+// The CHANNELS backbone (the paper's own mask): every cell keeps some channels of each 64 in f16, in the static slot of
+// its block; sample i of that row belongs to the one cell of the block that keeps channel i % 64.
+static inline bool hex_has_channels(const struct hex_cache * c) {
+    return c->n_static > 0 && c->graph.kind == HEX_BACKBONE_CHANNELS;
+}
+// masks[i]: the channels (bits) that cell0 + i keeps.
+void hex_channel_masks(const struct hex_cache * c, int32_t cell0, int32_t n, uint64_t * masks);
+// The f16 row that holds the channels of `cell`: K's, or V's behind it.
+uint16_t * hex_channel_row(const struct hex_cache * c, int32_t stream, int32_t head, int32_t cell, bool is_v);
+// y[i] += row[i] where the mask has channel i % 64.
+void hex_channels_add(const uint16_t * row, uint64_t mask, float * y, int32_t n);
+
 // Base codes of n samples at `cell`, plus the mean when K is centred (mean may be NULL), as floats.
 void hex_base_row(int bits, const void * row, const float * mean, float * y, int32_t n);
 

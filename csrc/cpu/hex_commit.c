@@ -1,6 +1,7 @@
 #include "hex_commit.h"
 
 #include "../core/hex_codec.h"
+#include "../core/hex_fp16.h"
 #include "../ggml/hex_meta.h"
 #include "../ggml/hex_state.h"
 
@@ -75,8 +76,16 @@ static int32_t static_slot(const struct hex_cache * c, int32_t head, int32_t cel
 // means
 //
 
-// Codes K of one row against `mean` into base and, where it is refined, into its slots; V likewise without a mean.
-static void encode(const struct hex_cache * c, int bits, const float * x, const float * mean, int32_t n, void * base, void * residual) {
+// Where a row is stored.
+struct target {
+    char     * base;
+    char     * residual; // NULL: not refined
+    uint16_t * channels; // NULL: no CHANNELS backbone
+    uint64_t   mask;     // of channels
+};
+
+// Codes n samples of x, less `mean` (may be NULL).
+static void encode(const struct hex_cache * c, int bits, const float * x, const float * mean, int32_t n, const struct target * to) {
     float y[HEX_BLOCK], z[HEX_BLOCK];
     const size_t base_size     = hex_block_size(bits);
     const size_t residual_size = hex_residual_size(c->refine, HEX_BLOCK);
@@ -85,16 +94,34 @@ static void encode(const struct hex_cache * c, int bits, const float * x, const 
         for (int i = 0; i < HEX_BLOCK; i++) {
             y[i] = mean ? x[b*HEX_BLOCK + i] - mean[b*HEX_BLOCK + i] : x[b*HEX_BLOCK + i];
         }
-        char * block = (char *) base + b*base_size;
+        char * block = to->base + b*base_size;
         hex_quantize(bits, y, block, HEX_BLOCK);
-        if (residual) {
-            hex_dequantize(bits, block, z, HEX_BLOCK);
-            for (int i = 0; i < HEX_BLOCK; i++) {
-                z[i] = y[i] - z[i];
+        if (!to->residual && !to->channels) {
+            continue;
+        }
+        hex_dequantize(bits, block, z, HEX_BLOCK);
+        for (int i = 0; i < HEX_BLOCK; i++) {
+            z[i] = y[i] - z[i];
+            if (to->channels && to->mask >> i & 1) {
+                to->channels[b*HEX_BLOCK + i] = hex_fp32_to_fp16(z[i]);
             }
-            hex_residual_quantize(c->refine, z, (char *) residual + b*residual_size, HEX_BLOCK);
+        }
+        if (to->residual) {
+            hex_residual_quantize(c->refine, z, to->residual + b*residual_size, HEX_BLOCK);
         }
     }
+}
+
+static struct target target_of(const struct hex_cache * c, int32_t s, int32_t h, int32_t cell, char * slot, bool is_v) {
+    struct target to = {
+        .base     = hex_row_base(is_v ? &c->v_base : &c->k_base, s, h, cell),
+        .residual = slot && is_v ? slot + hex_residual_size(c->refine, c->head_k) : slot,
+    };
+    if (hex_has_channels(c)) {
+        to.channels = hex_channel_row(c, s, h, cell, is_v);
+        hex_channel_masks(c, cell, 1, &to.mask);
+    }
+    return to;
 }
 
 // Codes every stored K row again, now centred. Most of these rows are still refined, so this loses next to nothing.
@@ -116,18 +143,18 @@ static void recode(const struct hex_cache * c, int32_t s, int32_t h, const float
         for (int32_t i = 0; slot < 0 && i < c->n_heavy; i++) {
             slot = heavy[i] == cell + 1 ? c->n_ring + i : -1;
         }
-        const size_t base_size     = hex_block_size(c->bits_k);
-        const size_t residual_size = hex_residual_size(c->refine, HEX_BLOCK);
-        char * base     = hex_row_base(&c->k_base, s, h, cell);
-        char * residual = slot >= 0 ? hex_slot(c, s, h, slot) : NULL;
+        struct target to = target_of(c, s, h, cell, slot >= 0 ? hex_slot(c, s, h, slot) : NULL, false);
         for (int32_t b = 0; b < c->head_k/HEX_BLOCK; b++) {
-            hex_dequantize(c->bits_k, base, row, HEX_BLOCK);
-            if (residual) {
-                hex_residual_add(c->refine, residual, row, HEX_BLOCK);
+            hex_dequantize(c->bits_k, to.base, row, HEX_BLOCK);
+            if (to.residual) {
+                hex_residual_add(c->refine, to.residual, row, HEX_BLOCK);
+            } else if (to.channels) {
+                hex_channels_add(to.channels, to.mask, row, HEX_BLOCK);
             }
-            encode(c, c->bits_k, row, mean + b*HEX_BLOCK, HEX_BLOCK, base, residual);
-            base     += base_size;
-            residual += residual ? residual_size : 0;
+            encode(c, c->bits_k, row, mean + b*HEX_BLOCK, HEX_BLOCK, &to);
+            to.base     += hex_block_size(c->bits_k);
+            to.residual += to.residual ? hex_residual_size(c->refine, HEX_BLOCK) : 0;
+            to.channels += to.channels ? HEX_BLOCK : 0;
         }
         // a backbone cell can hold a ring slot as well: both read the same residual
         const int32_t fixed = static_slot(c, h, cell);
@@ -303,15 +330,16 @@ static void store_row(const struct hex_cache * c, void * work, int32_t s, int32_
         static_slot(c, h, r->cell),
     };
     char * slot = NULL;
-    for (int k = 0; k < 3 && !slot; k++) {
-        slot = slots[k] >= 0 ? hex_slot(c, s, h, slots[k]) : NULL;
+    for (int i_slot = 0; i_slot < 3 && !slot; i_slot++) {
+        slot = slots[i_slot] >= 0 ? hex_slot(c, s, h, slots[i_slot]) : NULL;
     }
-    char * slot_v = slot ? slot + hex_residual_size(c->refine, c->head_k) : NULL;
-    encode(c, c->bits_k, hex_row_cur(&c->k_cur, h, token), mean, c->head_k, hex_row_base(&c->k_base, s, h, r->cell), slot);
-    encode(c, c->bits_v, hex_row_cur(&c->v_cur, h, token), NULL, c->head_v, hex_row_base(&c->v_base, s, h, r->cell), slot_v);
-    for (int k = 0; k < 3; k++) {
-        if (slots[k] >= 0 && hex_slot(c, s, h, slots[k]) != slot) {
-            memcpy(hex_slot(c, s, h, slots[k]), slot, c->slot_size);
+    const struct target k = target_of(c, s, h, r->cell, slot, false);
+    const struct target v = target_of(c, s, h, r->cell, slot, true);
+    encode(c, c->bits_k, hex_row_cur(&c->k_cur, h, token), mean, c->head_k, &k);
+    encode(c, c->bits_v, hex_row_cur(&c->v_cur, h, token), NULL, c->head_v, &v);
+    for (int i_slot = 0; i_slot < 3; i_slot++) {
+        if (slots[i_slot] >= 0 && hex_slot(c, s, h, slots[i_slot]) != slot) {
+            memcpy(hex_slot(c, s, h, slots[i_slot]), slot, c->slot_size);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #include "../core/hex_bytes.h"
 #include "../core/hex_codec.h"
+#include "../core/hex_graph_impl.h"
 #include "hex_meta.h"
 #include "hex_state.h"
 
@@ -150,7 +151,14 @@ static bool cache_valid(const struct ggml_hex_op_params * p,
         return false;
     }
     const struct hex_graph graph = ggml_hex_get_graph(p);
-    if (p->n_static > 0 && (!hex_graph_valid(&graph) || p->pair0 < 0 || p->pair0 > p->n_pairs - n_head_kv)) {
+    if (p->n_static > 0 && (!hex_graph_valid(&graph) || p->n_static != hex_graph_n_slots(&graph))) {
+        return false;
+    }
+    if (p->n_static > 0 && graph.kind == HEX_BACKBONE_CHANNELS) {
+        if (p->n_pairs != HEX_BLOCK || p->refine != HEX_REFINE_F16) {
+            return false;
+        }
+    } else if (p->n_static > 0 && (p->pair0 < 0 || p->pair0 > p->n_pairs - n_head_kv)) {
         return false;
     }
 

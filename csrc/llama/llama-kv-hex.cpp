@@ -27,7 +27,8 @@ llama_kv_hex::llama_kv_hex(const hex_params & hp, std::vector<layer> hl, uint32_
         throw std::runtime_error(err);
     }
     if (plan.n_static > 0) {
-        if (!hex_graph_make(&graph, params.backbone_kind, params.seed, n_pairs, plan.degree, n_ctx, nullptr, err, sizeof(err))) {
+        const bool channels = params.backbone_kind == HEX_BACKBONE_CHANNELS; // its pairs are the channels of a block
+        if (!hex_graph_make(&graph, params.backbone_kind, params.seed, channels ? HEX_BLOCK : n_pairs, plan.degree, n_ctx, nullptr, err, sizeof(err))) {
             throw std::runtime_error(err);
         }
     }
@@ -323,6 +324,9 @@ void llama_kv_hex::count_refined(const llama_kv_cells_vec & v_cells, llama_hex_s
                 const int32_t * heavy = state.data() + (s*l.n_head_kv + h)*l.state->ne[0] + hex_state_heavy_cell(l.head_k, plan.n_ring);
                 for (int32_t i = 0; i < plan.n_heavy; ++i) {
                     count(heavy[i] - 1, out.refined_heavy);
+                }
+                if (graph.kind == HEX_BACKBONE_CHANNELS) { // every cell keeps a share of its channels
+                    out.refined_static += (uint64_t) cells.get_used()*plan.degree/HEX_BLOCK;
                 }
                 for (int32_t i = 0; i < plan.n_static; ++i) {
                     count(hex_graph_cell(&graph, l.pair0 + h, i), out.refined_static);
