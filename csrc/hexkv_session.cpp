@@ -169,12 +169,16 @@ void split_tiers(const Model & m, const Plan & plan, int32_t n_ctx, T * out) {
     out->base_v = out->kv - std::min(out->kv, out->base_k + out->refined + out->state);
 }
 
+// Bits per element of layers with a sliding window: HEX leaves them to q8_0.
+double window_bits(ggml_type t) {
+    return type_bits(strncmp(ggml_type_name(t), "hex", 3) == 0 ? GGML_TYPE_Q8_0 : t);
+}
+
 // Fills in what llama.cpp's cache says. It speaks of full-attention layers; the rest of out->kv, such as layers with a
 // sliding window, is base codes of the type that those layers use.
 void hex_stats(const hexkv_session & s, const llama_hex_stats & h, hexkv_stats * out) {
     const uint64_t rest = out->kv - std::min(out->kv, h.total_bytes);
-    const double   bits = h.enabled ? type_bits(GGML_TYPE_Q8_0)
-                                    : (type_bits(s.plan.cp.type_k) + type_bits(s.plan.cp.type_v)) / 2;
+    const double   bits = (window_bits(s.plan.cp.type_k) + window_bits(s.plan.cp.type_v)) / 2;
     const double   elements = (h.bits_per_element > 0 ? static_cast<double>(h.total_bytes) / h.bits_per_element : 0) +
                               static_cast<double>(rest) / bits; // eighths
     out->hex              = h.enabled;

@@ -252,19 +252,18 @@ func TestGenerateIsCancelled(t *testing.T) {
 }
 
 func TestMisuse(t *testing.T) {
-	s := testSession(t, SessionOptions{ContextSize: 4096})
-	tokens := tokenize(t, s.Model(), strings.Repeat("two goroutines ", 2000))[:3000]
-	ctx, cancel := context.WithCancel(background)
-	done := make(chan error)
-	go func() { done <- s.Decode(ctx, tokens) }()
-	var err error
-	for deadline := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		_, err = s.Stats()
-	}
+	s := testSession(t, SessionOptions{})
+	tokens := tokenize(t, s.Model(), "two goroutines, one session")
+	require.NoError(t, s.lock("another goroutine's call"))
+	_, err := s.Stats()
 	require.ErrorIs(t, err, ErrBusy)
 	sentence(t, err)
-	cancel()
-	require.ErrorIs(t, <-done, context.Canceled)
+	require.ErrorIs(t, s.Decode(background, tokens), ErrBusy)
+	require.ErrorIs(t, s.Clear(), ErrBusy)
+	assert.Zero(t, s.Len())
+	assert.Nil(t, s.Tokens())
+	s.mu.Unlock()
+	require.NoError(t, s.Decode(background, tokens))
 
 	for _, err := range s.Generate(background, tokens[:5], nil) {
 		if err == nil {

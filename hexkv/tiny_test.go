@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -288,6 +289,44 @@ func TestTinyGenerate(t *testing.T) {
 			require.NoError(t, err, arch)
 			_, err = collect(c.Regenerate(background))
 			require.NoError(t, err, arch)
+		}
+	}
+}
+
+// Every kind of cache runs, on plain attention and with sliding windows, and its bytes are those of the estimate.
+func TestTinyCaches(t *testing.T) {
+	specs := []string{"f16", "f32", "bf16", "q8_0", "q4_0", "q5_1/iq4_nl"}
+	if Version().HEX {
+		specs = append(specs, "hex1/hex4", "hex:quality", "hex:tiny", "hex:tiny:refine=none", "hex:balanced:recent=0:sink=0:heavy=0",
+			"hex:compact:refine=q8_0:heavy=1", "hex:tiny:backbone=0.5:heavy=0", "hex:tiny:mean=0:backbone=0.5:backbone_kind=random",
+			"hex:tiny:backbone=1:backbone_kind=strided")
+	}
+	for _, arch := range []string{"llama", "gemma3"} {
+		m := tiny{arch: arch}.open(t)
+		tokens, err := m.Tokenize(strings.Repeat("one text for all the caches. ", 14), TokenizeOptions{})
+		require.NoError(t, err)
+		for _, spec := range specs {
+			cache, err := ParseConfig(spec)
+			require.NoError(t, err, spec)
+			opts := &SessionOptions{ContextSize: 512, UBatchSize: 64, Threads: 1, Cache: cache}
+			e, err := m.Estimate(opts)
+			require.NoError(t, err, spec)
+			s, err := m.NewSession(background, opts)
+			require.NoError(t, err, spec)
+			require.NoError(t, s.Decode(background, tokens), spec)
+			kept, err := s.Truncate(len(tokens) - 3)
+			require.NoError(t, err, spec)
+			assert.Equal(t, len(tokens)-3, kept, spec)
+			require.NoError(t, s.Decode(background, tokens[kept:kept+1]), spec)
+			for _, x := range lastLogits(t, s) {
+				require.False(t, math.IsNaN(float64(x)) || math.IsInf(float64(x), 0), spec)
+			}
+			st, err := s.Stats()
+			require.NoError(t, err)
+			assert.Equal(t, e.KV, st.KV, "%s %s", arch, spec)
+			assert.Equal(t, st.KV, st.BaseK+st.BaseV+st.Refined+st.State, spec)
+			assert.InEpsilon(t, e.BitsPerElement, st.BitsPerElement, 0.01, "%s %s", arch, spec)
+			require.NoError(t, s.Close())
 		}
 	}
 }
