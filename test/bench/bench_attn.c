@@ -1,5 +1,5 @@
 // CPU time of HEX_ATTN and HEX_COMMIT on one thread, for work on the kernels. Not a test; whole-op ratios to stock are
-// measured elsewhere. usage: bench_attn [n_kv]
+// measured elsewhere. usage: bench_attn [n_kv [decode|prefill]]
 #define _POSIX_C_SOURCE 199309L
 
 #include "cpu/hex_attn.h"
@@ -106,7 +106,7 @@ static void run(int head, int n_head_kv, int group, int n_kv, int n_tps, int bit
 
     void * work = malloc(hex_attn_work(&a, 1));
     double best = 1e9, best_commit = 1e9;
-    for (int rep = 0; rep < (n_tps > 8 ? 3 : 20); rep++) {
+    for (int rep = 0; rep < (n_tps > 8 ? 3 : 100); rep++) {
         const double t0 = cpu_ms();
         hex_attn_run(&a, work, 0, 1, nothing, NULL);
         const double t = cpu_ms() - t0;
@@ -126,9 +126,12 @@ static void run(int head, int n_head_kv, int group, int n_kv, int n_tps, int bit
 
 int main(int argc, char ** argv) {
     const int n_kv = argc > 1 ? atoi(argv[1]) : 8192;
-    run( 64, 3, 3, n_kv,   1, 4, 2, 256, n_kv/18);
-    run(128, 8, 4, n_kv,   1, 4, 2, 256, n_kv/18);
-    run( 64, 3, 3, n_kv, 512, 4, 2, 256, n_kv/18);
-    run(128, 8, 4, n_kv, 512, 4, 2, 256, n_kv/18);
+    const char * only = argc > 2 ? argv[2] : "";
+    for (int n_tps = 1; n_tps <= 512; n_tps += 511) {
+        if (strcmp(only, n_tps == 1 ? "prefill" : "decode") != 0) {
+            run( 64, 3, 3, n_kv, n_tps, 4, 2, 256, n_kv/18);
+            run(128, 8, 4, n_kv, n_tps, 4, 2, 256, n_kv/18);
+        }
+    }
     return 0;
 }
