@@ -21,8 +21,12 @@ Exit codes:
 // run executes a command line without the program's name and returns the exit code.
 func run(ctx context.Context, e *env, args []string) int {
 	cli.FlagStringer = flagText
+	cli.VersionFlag = &cli.BoolFlag{Name: "version", Usage: "print the version", Local: true} // -v is --verbose
 	app := newApp(e)
 	err := app.Run(ctx, append([]string{app.Name}, normalize(args, app.Commands)...))
+	if fromParser(err) { // a bad variable is not passed to OnUsageError
+		err = commandLine(app, err)
+	}
 	code := exitCode(err)
 	switch {
 	case code == exitInterrupted:

@@ -81,10 +81,11 @@ type talker struct {
 	chat        *hexkv.Chat
 	session     *hexkv.Session
 	attached    string // what /read read, for the next message
-	failed      error  // of the last reply
+	replied     int    // tokens of all replies
+	failures    int    // of messages and commands
 }
 
-// loop reads messages and commands until the end of the input. Without a terminal, a failed reply is the result.
+// loop reads messages and commands until the end of the input. Without a terminal, their failures are one at the end.
 func (t *talker) loop() error {
 	t.e.interrupts.idle()
 	var block prompt.Block
@@ -101,6 +102,7 @@ func (t *talker) loop() error {
 			t.e.note("")
 			continue
 		case errors.Is(err, prompt.ErrInterrupted):
+			t.e.note("")
 			return context.Canceled
 		case err == io.EOF:
 			if t.interactive {
@@ -121,10 +123,10 @@ func (t *talker) loop() error {
 // end prints statistics when the conversation is over.
 func (t *talker) end() error {
 	t.stats()
-	if t.interactive {
+	if t.interactive || t.failures == 0 {
 		return nil
 	}
-	return t.failed
+	return fmt.Errorf("%d of the messages and commands failed; the lines above say why", t.failures)
 }
 
 // message handles a complete message or command, and reports whether the conversation is over.
@@ -151,6 +153,7 @@ func (t *talker) message(text string, quoted bool) (over bool) {
 // reply prints a reply as it comes, and reports whether any of it came. Ctrl-C stops it.
 func (t *talker) reply(start func(context.Context) iter.Seq2[hexkv.Token, error]) (came bool) {
 	before, _ := t.session.Stats()
+	count := t.replied
 	ctx, done := t.e.interrupts.task(context.Background())
 	defer done()
 	var failed error
@@ -158,6 +161,7 @@ func (t *talker) reply(start func(context.Context) iter.Seq2[hexkv.Token, error]
 		if failed = err; err == nil {
 			fmt.Fprint(t.e.stdout, token.Text)
 			came = true
+			t.replied++
 		}
 	}
 	came = came || failed == nil
@@ -171,17 +175,15 @@ func (t *talker) reply(start func(context.Context) iter.Seq2[hexkv.Token, error]
 		t.fail(fmt.Errorf("the reply was cut off: the context is full; /clear starts a new conversation, a larger -c holds more"))
 	case failed != nil:
 		t.fail(failed)
-	default:
-		t.failed = nil
 	}
 	if after, err := t.session.Stats(); err == nil && t.interactive {
-		t.speed(before, after)
+		t.speed(before, after, t.replied-count)
 	}
 	return came
 }
 
 // speed prints one line about the last reply.
-func (t *talker) speed(before, after hexkv.Stats) {
+func (t *talker) speed(before, after hexkv.Stats, replied int) {
 	after.PrefillTokens -= before.PrefillTokens
 	after.PrefillTime -= before.PrefillTime
 	after.DecodeTokens -= before.DecodeTokens
@@ -189,11 +191,11 @@ func (t *talker) speed(before, after hexkv.Stats) {
 	reused, _ := t.chat.Reused()
 	t.e.note("[%s tokens of prompt at %s/s, %s reused; %s of reply at %s/s; %s of %s in use]",
 		human.Count(after.PrefillTokens), human.Rate(after.PrefillRate()), human.Count(reused),
-		human.Count(after.DecodeTokens), human.Rate(after.DecodeRate()), human.Count(after.Used), human.Count(after.ContextSize))
+		human.Count(replied), human.Rate(after.DecodeRate()), human.Count(after.Used), human.Count(after.ContextSize))
 }
 
 // fail tells the user what went wrong; the conversation goes on.
 func (t *talker) fail(err error) {
-	t.failed = err
+	t.failures++
 	t.e.note("hexrun: %s", err)
 }

@@ -72,5 +72,5 @@ func (t *talker) stats() {
 		t.fail(err)
 		return
 	}
-	writeStats(t.e.stderr, st)
+	writeStats(t.e.stderr, st, t.replied)
 }

@@ -26,7 +26,7 @@ func (e *usageError) Error() string { return e.text }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
-// actionError marks an error that an action returned, so that all others are known to be of the command line.
+// actionError marks an error that an action returned, so that all others are known to be the parser's.
 type actionError struct{ error }
 
 func (e actionError) Unwrap() error { return e.error }
@@ -34,16 +34,22 @@ func (e actionError) Unwrap() error { return e.error }
 // exitCode classifies an error.
 func exitCode(err error) int {
 	var usage *usageError
-	var action actionError
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, context.Canceled), errors.Is(err, hexkv.ErrCancelled):
 		return exitInterrupted
-	case errors.As(err, &usage), errors.Is(err, hexkv.ErrInvalidConfig), !errors.As(err, &action):
+	case errors.As(err, &usage), errors.Is(err, hexkv.ErrInvalidConfig):
 		return exitUsage
 	}
 	return exitError
+}
+
+// fromParser reports whether err comes from urfave/cli rather than from this program.
+func fromParser(err error) bool {
+	var usage *usageError
+	var action actionError
+	return err != nil && !errors.As(err, &usage) && !errors.As(err, &action)
 }
 
 var (

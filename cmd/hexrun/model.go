@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/human"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/progress"
 	"github.com/hexkv/hexkv/hexkv"
 )
@@ -67,5 +68,9 @@ func openSession(ctx context.Context, e *env, m *hexkv.Model, opts *hexkv.Sessio
 	if info := m.Info(); opts.Cache.IsHEX() && !info.HEX {
 		e.note("note: no HEX cache for this model: %s; it runs on a stock cache", info.HEXReason)
 	}
-	return m.NewSession(ctx, opts)
+	s, err := m.NewSession(ctx, opts)
+	if err == nil && opts.ContextSize == 0 {
+		e.note("note: a context of 0 means as trained: %s tokens", human.Count(s.ContextSize()))
+	}
+	return s, err
 }

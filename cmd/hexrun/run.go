@@ -64,21 +64,21 @@ func answer(ctx context.Context, e *env, cmd *cli.Command) error {
 	defer s.Close()
 
 	var failed error
-	printed := false
+	printed := 0
 	for token, err := range s.Generate(ctx, tokens, generate) {
 		if failed = err; err == nil {
 			fmt.Fprint(e.stdout, token.Text)
-			printed = true
+			printed++
 		}
 	}
-	if printed {
+	if printed > 0 {
 		fmt.Fprintln(e.stdout)
 	}
-	if st, err := s.Stats(); err == nil {
+	if st, err := s.Stats(); err == nil && st.Used > 0 {
 		fmt.Fprintln(e.stderr)
-		writeStats(e.stderr, st)
+		writeStats(e.stderr, st, printed)
 	}
-	if printed && errors.Is(failed, hexkv.ErrContextFull) {
+	if printed > 0 && errors.Is(failed, hexkv.ErrContextFull) {
 		return fmt.Errorf("the reply was cut off: the context of %d tokens is full; use a larger -c or limit the reply with -n", s.ContextSize())
 	}
 	return failed

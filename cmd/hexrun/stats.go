@@ -8,15 +8,16 @@ import (
 	"github.com/hexkv/hexkv/hexkv"
 )
 
-// writeStats prints speed, and the cache by tier beside what stock caches of the same context take.
-func writeStats(w io.Writer, s hexkv.Stats) {
+// writeStats prints speed, and the cache by tier beside what stock caches of the same context take. replied counts the
+// tokens that were printed; the last one of each reply is not decoded, so s has fewer.
+func writeStats(w io.Writer, s hexkv.Stats, replied int) {
 	speed := func(what string, tokens int, rate float64) {
 		if tokens > 0 {
 			fmt.Fprintf(w, "%-8s %s tokens, %s tokens/s\n", what, human.Count(tokens), human.Rate(rate))
 		}
 	}
 	speed("prompt", s.PrefillTokens, s.PrefillRate())
-	speed("reply", s.DecodeTokens, s.DecodeRate())
+	speed("reply", replied, s.DecodeRate())
 	fmt.Fprintf(w, "%-8s %s of %s tokens\n", "context", human.Count(s.Used), human.Count(s.ContextSize))
 	fmt.Fprintf(w, "%-8s %s\n", "cache", cacheLine(s))
 	fmt.Fprintf(w, "%-8s base K %s, base V %s", "tiers", human.Bytes(s.BaseK), human.Bytes(s.BaseV))

@@ -2,6 +2,7 @@ package prompt
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -42,30 +43,34 @@ func (p *Plain) Line(string) (string, error) {
 // Terminal edits lines on a terminal and remembers them for the arrow keys. Between lines the terminal is as it was, so
 // that Ctrl-C is a signal then.
 type Terminal struct {
-	in      *os.File
-	editor  *term.Terminal
-	lastKey byte
-	onRaw   func(restore func())
+	in     *os.File
+	out    io.Writer
+	editor *term.Terminal
+	onRaw  func(restore func())
 }
 
 // NewTerminal edits on the terminal in, and draws on out. onRaw is called with what restores the terminal whenever it is
 // switched, and with nil when it is as it was.
 func NewTerminal(in *os.File, out io.Writer, onRaw func(restore func())) *Terminal {
-	t := &Terminal{in: in, onRaw: onRaw}
-	t.editor = term.NewTerminal(struct {
-		io.Reader
-		io.Writer
-	}{keys{t}, out}, "")
+	t := &Terminal{in: in, out: out, onRaw: onRaw}
+	t.editor = t.newEditor()
 	return t
 }
 
-// keys remembers the last byte that was typed: the editor reports Ctrl-C and Ctrl-D alike.
-type keys struct{ t *Terminal }
+func (t *Terminal) newEditor() *term.Terminal {
+	return term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{keys{t.in}, t.out}, "")
+}
+
+// keys reads what is typed, and fails at Ctrl-C, which the editor would report as the end of the input.
+type keys struct{ io.Reader }
 
 func (k keys) Read(p []byte) (int, error) {
-	n, err := k.t.in.Read(p)
-	if n > 0 {
-		k.t.lastKey = p[n-1]
+	n, err := k.Reader.Read(p)
+	if bytes.IndexByte(p[:n], 3) >= 0 {
+		return 0, ErrInterrupted
 	}
 	return n, err
 }
@@ -87,8 +92,10 @@ func (t *Terminal) Line(prompt string) (string, error) {
 	}
 	t.editor.SetPrompt(prompt)
 	line, err := t.editor.ReadLine()
-	if err == io.EOF && t.lastKey == 3 { // Ctrl-C
-		err = ErrInterrupted
+	if err == ErrInterrupted { // a new editor forgets the line, but not those before
+		history := t.editor.History
+		t.editor = t.newEditor()
+		t.editor.History = history
 	}
 	return line, err
 }
