@@ -5,7 +5,10 @@
 
 #include "core/hex_config.h"
 
+#pragma GCC diagnostic push // upstream's headers are not ours to fix
+#pragma GCC diagnostic ignored "-Wshadow"
 #include "llama.h"
+#pragma GCC diagnostic pop
 
 #include <atomic>
 #include <cstdarg>

@@ -3,7 +3,10 @@
 
 #include "llama/llama-hex.h"
 
+#pragma GCC diagnostic push // upstream's headers are not ours to fix
+#pragma GCC diagnostic ignored "-Wshadow"
 #include "chat.h"
+#pragma GCC diagnostic pop
 
 #include <algorithm>
 #include <cerrno>

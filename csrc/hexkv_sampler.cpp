@@ -2,7 +2,10 @@
 #include "hexkv_impl.h"
 #include "hexkv_session.h"
 
+#pragma GCC diagnostic push // upstream's headers are not ours to fix
+#pragma GCC diagnostic ignored "-Wshadow"
 #include "llama-grammar.h"
+#pragma GCC diagnostic pop
 
 #include <cmath>
 
@@ -137,7 +140,7 @@ bool allowed(hexkv_sampler * g, llama_token token) {
 }
 
 // The chain asserts that something is left to choose from.
-bool finite(const hexkv_sampler * g) {
+bool usable(const hexkv_sampler * g) {
     bool any = false;
     for (const llama_token_data & c : g->candidates) {
         if (std::isnan(c.logit) || c.logit == INFINITY) {
@@ -228,7 +231,7 @@ hexkv_status hexkv_sample(hexkv_sampler * g, hexkv_session * s, int32_t row, int
         }
         NoAbort no_abort;
         fill(g, logits);
-        if (!finite(g)) {
+        if (!usable(g)) {
             return fail(e, HEXKV_ERR_INTERNAL, "the model's logits are not finite; the file may be damaged");
         }
         // The sampled token first, the whole vocabulary only if the grammar refuses it: far cheaper.
@@ -237,7 +240,7 @@ hexkv_status hexkv_sample(hexkv_sampler * g, hexkv_session * s, int32_t row, int
             fill(g, logits);
             llama_token_data_array array = { g->candidates.data(), g->candidates.size(), -1, false };
             llama_sampler_apply(g->grammar.get(), &array);
-            if (!finite(g)) {
+            if (!usable(g)) {
                 return fail(e, HEXKV_ERR_GRAMMAR, "the grammar allows no token here; check that it can go on or end");
             }
             *token = choose(g);

@@ -5,8 +5,11 @@
 #include "core/hex_bytes.h"
 #include "llama/llama-hex.h"
 
+#pragma GCC diagnostic push // upstream's headers are not ours to fix
+#pragma GCC diagnostic ignored "-Wshadow"
 #include "common.h"
 #include "llama-ext.h"
+#pragma GCC diagnostic pop
 
 #include <algorithm>
 #include <chrono>
