@@ -32,6 +32,7 @@ struct layout {
     size_t part;       // row mode: float [n_items][group][2 + head_v]: max, sum, output
     size_t probs;      // row mode: float [n_sh][n_tps][n_slots + n_tps][group]
     size_t mass;       // lanes mode: float [n_items][n_mass]
+    size_t tile;       // floats of one decoded tile
     size_t thread;     // per-thread scratch
     size_t thread_size;
     size_t total;
@@ -86,8 +87,10 @@ static struct layout make_layout(const struct hex_attn * a, int nth, int lanes) 
     const size_t setup  = sizeof(uint32_t)*(size_t) ((c->n_ctx + 31)/32) + sizeof(struct hex_entry)*(size_t) l.n_slots;
     const size_t n_cols = (size_t) (l.row_mode ? l.group : lanes);
     const size_t n_rows = (size_t) HEX_TILE*(size_t) (l.row_mode ? CHUNK_TILES : l.n_tiles + l.n_raw);
-    const size_t item   = sizeof(float)*((size_t) HEX_TILE*l.head + n_rows*n_cols +
-                                         (l.row_mode ? 0 : (size_t) lanes*(size_t) (c->head_k + c->head_v + 2)));
+    l.tile = (size_t) HEX_TILE*(size_t) (l.head > l.group ? l.head : l.group); // also [group][HEX_TILE]
+    const size_t item   = sizeof(float)*(l.tile + n_rows*n_cols +
+                                         (l.row_mode ? (size_t) l.group + 2 : (size_t) lanes*(size_t) (c->head_k + c->head_v + 2)))
+                        + sizeof(float *)*(l.row_mode ? (size_t) l.group : 0);
     l.thread_size = (setup > item ? setup : item) + 64;
     l.thread_size = (l.thread_size + 63) & ~(size_t) 63;
     l.total = at + l.thread_size*(size_t) nth;
@@ -299,6 +302,84 @@ static float * probs_of(const struct run * r, int64_t sh, int32_t row) {
     return (float *) (r->work + r->l.probs) + (sh*r->c->n_tps + row)*n;
 }
 
+// Whether the kernels read this cache's codes directly: base and residuals both have to be hexN.
+static bool fused(const struct run * r) {
+    return r->k->codes_qk && !hex_has_channels(r->c) && (int) r->c->refine <= HEX_REFINE_HEX4;
+}
+
+// Rows of a tile of the cache, and of the refined cells among them: base rows [n], then residual rows and their cells.
+struct tile_rows {
+    const char * base[HEX_TILE];
+    const char * residual[HEX_TILE];
+    int32_t      at[HEX_TILE]; // cell of residual i, in the tile
+    int32_t      n_residual;
+};
+
+static void find_rows(const struct run * r, int64_t sh, int32_t tile, bool is_v, struct tile_rows * t) {
+    const struct hex_cache * c = r->c;
+    const int32_t s = (int32_t) (sh/c->n_head_kv), h = (int32_t) (sh % c->n_head_kv);
+    const int32_t n = tile_cells(r, tile);
+    for (int32_t j = 0; j < n; j++) {
+        t->base[j] = hex_row_base(is_v ? &c->v_base : &c->k_base, s, h, tile*HEX_TILE + j);
+    }
+    const int32_t * start = tile_start_of(r, sh);
+    const size_t offset = is_v ? hex_residual_size(c->refine, c->head_k) : 0;
+    t->n_residual = start[tile + 1] - start[tile];
+    for (int32_t i = 0; i < t->n_residual; i++) {
+        const struct hex_entry * e = entries_of(r, sh) + start[tile] + i;
+        t->residual[i] = hex_slot(c, s, h, e->slot) + offset;
+        t->at[i]       = e->cell - tile*HEX_TILE;
+    }
+}
+
+// Logits of one tile for all query heads of the group, before scale: l[g*stride + j].
+static void tile_qk(const struct run * r, int64_t sh, int32_t tile, uint64_t seen, const float * const * q, float * x, float * l, int32_t stride) {
+    const struct hex_cache * c = r->c;
+    const int32_t n = tile_cells(r, tile);
+    if (tile >= r->l.n_tiles || !fused(r)) {
+        load_tile(r, sh, tile, seen, false, NULL, x);
+        for (int32_t g = 0; g < r->l.group; g++) {
+            r->k->row_qk(q[g], x, l + (size_t) g*stride, n, c->head_k);
+        }
+        return;
+    }
+    struct tile_rows t;
+    find_rows(r, sh, tile, false, &t);
+    r->k->codes_qk(c->bits_k, t.base, n, c->head_k, q, r->l.group, l, stride);
+    if (t.n_residual > 0) {
+        r->k->codes_qk((int) c->refine, t.residual, t.n_residual, c->head_k, q, r->l.group, x, HEX_TILE);
+        for (int32_t g = 0; g < r->l.group; g++) {
+            for (int32_t i = 0; i < t.n_residual; i++) {
+                l[(size_t) g*stride + t.at[i]] += x[(size_t) g*HEX_TILE + i];
+            }
+        }
+    }
+}
+
+// out[g*out_stride + d] += sum_j p[g*stride + j] * v_j[d] over one tile.
+static void tile_pv(const struct run * r, int64_t sh, int32_t tile, uint64_t seen, const float * p, int32_t stride, float * x, float * out, int32_t out_stride) {
+    const struct hex_cache * c = r->c;
+    const int32_t n = tile_cells(r, tile);
+    if (tile >= r->l.n_tiles || !fused(r)) {
+        load_tile(r, sh, tile, seen, true, NULL, x);
+        for (int32_t g = 0; g < r->l.group; g++) {
+            r->k->row_pv(p + (size_t) g*stride, x, out + (size_t) g*out_stride, n, c->head_v);
+        }
+        return;
+    }
+    struct tile_rows t;
+    find_rows(r, sh, tile, true, &t);
+    r->k->codes_pv(c->bits_v, t.base, n, c->head_v, p, stride, r->l.group, out, out_stride);
+    if (t.n_residual > 0) {
+        for (int32_t g = 0; g < r->l.group; g++) {
+            for (int32_t i = 0; i < t.n_residual; i++) {
+                x[(size_t) g*HEX_TILE + i] = p[(size_t) g*stride + t.at[i]];
+            }
+        }
+        r->k->codes_pv((int) c->refine, t.residual, t.n_residual, c->head_v, x, HEX_TILE, r->l.group, out, out_stride);
+    }
+}
+
 static void row_item(const struct run * r, int64_t item) {
     const struct hex_attn  * a = r->a;
     const struct hex_cache * c = r->c;
@@ -310,13 +391,21 @@ static void row_item(const struct run * r, int64_t item) {
     const int32_t tile0 = chunk*CHUNK_TILES;
     const int32_t tile1 = (int32_t) min64(tile0 + CHUNK_TILES, r->l.n_tiles + r->l.n_raw);
 
-    float * x = (float *) r->scratch;                // [tile][head]
-    float * logits = x + (size_t) HEX_TILE*r->l.head; // [group][CHUNK_TILES*HEX_TILE], visible tiles only
+    float * x      = (float *) r->scratch;                 // [tile][head]
+    float * logits = x + r->l.tile;                         // [group][CHUNK_TILES*HEX_TILE], visible tiles only
+    float * shift  = logits + (size_t) group*CHUNK_TILES*HEX_TILE; // [group]: q . mean
+    const float ** q = (const float **) (shift + (group + 1)/2*2);  // [group]
     const size_t stride = CHUNK_TILES*HEX_TILE;
     uint64_t visible[CHUNK_TILES];
     int32_t  at[CHUNK_TILES], n_cols = 0;
 
     const float * mean = mean_of(c, sh);
+    for (int32_t g = 0; g < group; g++) {
+        q[g] = q_row(a, s, row, h0 + g);
+        if (mean) {
+            r->k->row_qk(q[g], mean, &shift[g], 1, c->head_k);
+        }
+    }
     for (int32_t t = tile0; t < tile1; t++) {
         bool biased = false;
         const uint64_t seen = tile_visible(r, s, t, row, tile_valid(r, s, t), &biased);
@@ -326,17 +415,12 @@ static void row_item(const struct run * r, int64_t item) {
             continue;
         }
         const int32_t n = tile_cells(r, t);
-        load_tile(r, sh, t, seen, false, NULL, x);
+        tile_qk(r, sh, t, seen, q, x, logits + n_cols, (int32_t) stride);
         const uint16_t * mask = mask_row(r, s, row);
         for (int32_t g = 0; g < group; g++) {
             float * l = logits + g*stride + n_cols;
-            r->k->row_qk(q_row(a, s, row, h0 + g), x, l, n, c->head_k);
-            if (mean && t < r->l.n_tiles) {
-                float shift;
-                r->k->row_qk(q_row(a, s, row, h0 + g), mean, &shift, 1, c->head_k);
-                for (int32_t j = 0; j < n; j++) {
-                    l[j] += shift;
-                }
+            for (int32_t j = 0; j < n && mean && t < r->l.n_tiles; j++) {
+                l[j] += shift[g];
             }
             r->k->scale(l, n, a->scale, a->softcap);
             const float slope = biased ? slope_of(a, h0 + g) : 0;
@@ -365,10 +449,7 @@ static void row_item(const struct run * r, int64_t item) {
         const int32_t n    = tile_cells(r, t), col = at[t - tile0];
         const uint64_t seen = visible[t - tile0];
         if (seen) {
-            load_tile(r, sh, t, seen, true, NULL, x);
-            for (int32_t g = 0; g < group; g++) {
-                r->k->row_pv(logits + g*stride + col, x, part + g*(2 + c->head_v) + 2, n, c->head_v);
-            }
+            tile_pv(r, sh, t, seen, logits + col, (int32_t) stride, x, part + 2, 2 + c->head_v);
         }
         // probabilities of refined cells and of the ubatch's rows, for the mass
         const int32_t e0 = raw ? 0 : start[t], e1 = raw ? n : start[t + 1];
@@ -456,7 +537,7 @@ static void lanes_item(const struct run * r, int64_t item) {
     const int32_t n_tiles = r->l.n_tiles + r->l.n_raw;
 
     float * x      = (float *) r->scratch;
-    float * q      = x + (size_t) HEX_TILE*r->l.head;
+    float * q      = x + r->l.tile;
     float * out    = q + (size_t) c->head_k*lanes;
     float * max    = out + (size_t) c->head_v*lanes;
     float * sum    = max + lanes;

@@ -33,12 +33,22 @@ struct hex_attn_kernels {
     void (*lanes_max)(const float * s, float * max, int n);
     // s[j][r] = exp(s[j][r] - max[r]), sum[r] += s[j][r]
     void (*lanes_exp)(float * s, const float * max, float * sum, int n);
+
+    // Straight from hexk rows, without a tile of floats between; NULL: there is no such path. rows [n], all of d samples.
+    // s[g*stride + j] = dot(q[g], row j)
+    void (*codes_qk)(int k, const char * const * rows, int n, int d, const float * const * q, int group, float * s, int stride);
+    // out[g*out_stride + i] += sum_j p[g*stride + j] * row_j[i]
+    void (*codes_pv)(int k, const char * const * rows, int n, int d, const float * p, int stride, int group, float * out, int out_stride);
 };
 
 extern const struct hex_attn_kernels hex_attn_kernels_generic;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const struct hex_attn_kernels hex_attn_kernels_avx2;
 extern const struct hex_attn_kernels hex_attn_kernels_avx512;
+
+// codes_qk and codes_pv of AVX-512
+void hex_codes_qk_avx512(int k, const char * const * rows, int n, int d, const float * const * q, int group, float * s, int stride);
+void hex_codes_pv_avx512(int k, const char * const * rows, int n, int d, const float * p, int stride, int group, float * out, int out_stride);
 #endif
 
 #ifdef __cplusplus
