@@ -3,8 +3,9 @@ package binding
 // #include <stdint.h>
 // #include "hexkv.h"
 // void hexkvGoLog(int level, char * text, void * user); // in callbacks.go
+// static void hexkv_go_log(int level, const char * text, void * user) { hexkvGoLog(level, (char *) text, user); }
 // static inline void hexkv_go_log_set(int on, int min_level) {
-//     hexkv_log_set(on ? (hexkv_log_fn) hexkvGoLog : NULL, NULL, min_level);
+//     hexkv_log_set(on ? hexkv_go_log : NULL, NULL, min_level);
 // }
 import "C"
 

@@ -325,14 +325,18 @@ bool on_abort(void * user) { return static_cast<hexkv_session *>(user)->cancel.l
 
 // ---- decoding
 
-// Drops everything past the n tokens that are whole, after a failure.
-void recover(hexkv_session * s) {
+// Drops the tokens from position n on, or all of them where that cannot be done.
+void drop_tail(hexkv_session * s, int32_t n) {
     llama_memory_t mem = llama_get_memory(s->ctx.get());
-    if (s->n_past > 0 && llama_memory_seq_rm(mem, 0, s->n_past, -1) && llama_memory_seq_pos_max(mem, 0) == s->n_past - 1) {
-        return;
+    // A sliding window forgets: the tokens that position n would see must still be there.
+    const int32_t window = s->model->info.n_swa;
+    const bool    there  = n > 0 && (window == 0 || llama_memory_seq_pos_min(mem, 0) <= std::max(0, n - window));
+    if (there && llama_memory_seq_rm(mem, 0, n, -1) && llama_memory_seq_pos_max(mem, 0) == n - 1) {
+        s->n_past = n;
+    } else {
+        llama_memory_clear(mem, true);
+        s->n_past = 0;
     }
-    llama_memory_clear(mem, true);
-    s->n_past = 0;
 }
 
 hexkv_status decode_chunk(hexkv_session * s, const int32_t * tokens, int32_t n, int logits, hexkv_error * e) {
@@ -356,7 +360,7 @@ hexkv_status decode_chunk(hexkv_session * s, const int32_t * tokens, int32_t n, 
         s->n_past += n;
         return HEXKV_OK;
     }
-    recover(s);
+    drop_tail(s, s->n_past); // what is whole stays
     if (thrown != HEXKV_OK) {
         return thrown;
     }
@@ -535,16 +539,7 @@ hexkv_status hexkv_truncate(hexkv_session * s, int32_t n, int32_t * kept, hexkv_
             return HEXKV_OK;
         }
         s->rows = 0;
-        llama_memory_t mem = llama_get_memory(s->ctx.get());
-        // A sliding window forgets: the tokens that position n would see must still be there.
-        const int32_t window = s->model->info.n_swa;
-        const bool    there  = window == 0 || llama_memory_seq_pos_min(mem, 0) <= std::max(0, n - window);
-        if (n > 0 && there && llama_memory_seq_rm(mem, 0, n, -1)) {
-            s->n_past = n;
-        } else {
-            llama_memory_clear(mem, true);
-            s->n_past = 0;
-        }
+        drop_tail(s, n);
         *kept = s->n_past;
         return HEXKV_OK;
     });

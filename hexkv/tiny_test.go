@@ -241,6 +241,11 @@ func TestTinyModel(t *testing.T) {
 	assert.True(t, i.HasChatTemplate)
 	assert.False(t, i.Recurrent)
 
+	s, err := m.NewSession(background, nil)
+	require.NoError(t, err)
+	assert.Equal(t, 512, s.ContextSize(), "as trained")
+	require.NoError(t, s.Close())
+
 	for _, text := range []string{"", "abc", "héllo €😀\x00\n", "<|im_end|>"} {
 		tokens, err := m.Tokenize(text, TokenizeOptions{})
 		require.NoError(t, err)
