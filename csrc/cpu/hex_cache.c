@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define Q8_BLOCK 32
+#define HEX_FP16_MAX 65504.0f
 
 struct q8_block { // ggml's block_q8_0
     uint16_t d;
@@ -21,17 +22,26 @@ size_t hex_residual_size(enum hex_refine refine, int32_t n) {
     return hex_slot_size(refine, n, 0);
 }
 
+// What a residual of either format can hold: one infinite value in a row would spoil every attention that reads it.
+static float storable(float x, float most) {
+    return !isfinite(x) ? 0 : x > most ? most : x < -most ? -most : x;
+}
+
+uint16_t hex_residual_fp16(float x) {
+    return hex_fp32_to_fp16(storable(x, HEX_FP16_MAX));
+}
+
 static void q8_quantize(const float * x, struct q8_block * y, int32_t n) {
     for (int32_t i = 0; i < n/Q8_BLOCK; i++, x += Q8_BLOCK) {
         float amax = 0;
         for (int j = 0; j < Q8_BLOCK; j++) {
-            amax = fmaxf(amax, fabsf(x[j]));
+            amax = fmaxf(amax, fabsf(storable(x[j], 127*HEX_FP16_MAX)));
         }
         const float d  = amax/127;
         const float id = d > 0 ? 1/d : 0;
         y[i].d = hex_fp32_to_fp16(d);
         for (int j = 0; j < Q8_BLOCK; j++) {
-            y[i].qs[j] = (int8_t) roundf(x[j]*id);
+            y[i].qs[j] = (int8_t) roundf(storable(x[j], amax)*id);
         }
     }
 }
@@ -51,7 +61,7 @@ void hex_residual_quantize(enum hex_refine refine, const float * x, void * row, 
             break;
         case HEX_REFINE_F16:
             for (int32_t i = 0; i < n; i++) {
-                ((uint16_t *) row)[i] = hex_fp32_to_fp16(x[i]);
+                ((uint16_t *) row)[i] = hex_residual_fp16(x[i]);
             }
             break;
     }

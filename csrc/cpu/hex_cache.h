@@ -62,6 +62,7 @@ static inline const int32_t * hex_meta(const struct hex_cache * c, int32_t strea
 size_t hex_residual_size(enum hex_refine refine, int32_t n);
 // Residual rows of n samples (a multiple of 64): quantize, and y[i] += residual.
 void   hex_residual_quantize(enum hex_refine refine, const float * x, void * row, int32_t n);
+uint16_t hex_residual_fp16(float x); // one value, never infinite
 void   hex_residual_add     (enum hex_refine refine, const void * row, float * y, int32_t n);
 
 // A refined cell: residual slot and cell index.

@@ -1,15 +1,15 @@
 #include "hex_commit.h"
 
 #include "../core/hex_codec.h"
-#include "../core/hex_fp16.h"
 #include "../ggml/hex_meta.h"
 #include "../ggml/hex_state.h"
 
 #include <math.h>
 #include <string.h>
 
-// Phase A, one thread per (stream, KV head): means, scores, competition. It decides which heavy slot each row gets.
-// Phase B, one task per (stream, KV head, row): base codes and residuals. The slots that A copied from are free by then.
+// Phase A, one thread per (stream, KV head): means, scores, competition. It decides which slots each row gets.
+// Phase B, one task per (stream, KV head, row): base codes and residuals. The slots that A copied from are free by then,
+// and no two rows write to one place, whatever meta says: of rows with one cell, or one ring slot, the last one has it.
 
 struct rank_heap { // the weakest heavy slot on top; equal scores: the lower slot
     int32_t   n;
@@ -39,21 +39,47 @@ static void sift_down(struct rank_heap * h, int32_t i) {
     }
 }
 
-// Work of one (stream, head): heap slots [n_heavy], heavy slot of each row [n_tps].
-static size_t head_work(const struct hex_cache * c) {
-    return sizeof(int32_t)*(size_t) (c->n_heavy + c->n_tps);
+#define ROW_DROPPED (-2) // row_ring of a row that is not stored
+
+// Work of one (stream, head).
+struct head_work {
+    int32_t  * heap;     // [n_heavy] slots
+    int32_t  * slot_row; // [n_heavy] row of the ubatch that took the heavy slot, -1: none
+    int32_t  * row_slot; // [n_tps] heavy slot of the row, -1: none
+    int32_t  * row_ring; // [n_tps] ring slot of the row, -1: none
+    uint32_t * cells;    // bitmap of n_ctx
+    uint32_t * slots;    // bitmap of n_ring
+};
+
+static size_t bitmap_words(int32_t n_bits) {
+    return ((size_t) n_bits + 31)/32;
+}
+
+static size_t head_work_size(const struct hex_cache * c) {
+    return sizeof(int32_t)*(2*(size_t) c->n_heavy + 2*(size_t) c->n_tps + bitmap_words(c->n_ctx) + bitmap_words(c->n_ring));
 }
 
 size_t hex_commit_work(const struct hex_commit * c) {
-    return head_work(&c->cache)*(size_t) c->cache.n_head_kv*(size_t) c->cache.n_stream;
+    return head_work_size(&c->cache)*(size_t) c->cache.n_head_kv*(size_t) c->cache.n_stream;
 }
 
-static int32_t * heap_of(const struct hex_cache * c, void * work, int32_t s, int32_t h) {
-    return (int32_t *) ((char *) work + head_work(c)*(size_t) (s*c->n_head_kv + h));
+static struct head_work head_work_of(const struct hex_cache * c, void * work, int32_t s, int32_t h) {
+    struct head_work w;
+    w.heap     = (int32_t *) ((char *) work + head_work_size(c)*(size_t) (s*c->n_head_kv + h));
+    w.slot_row = w.heap + c->n_heavy;
+    w.row_slot = w.slot_row + c->n_heavy;
+    w.row_ring = w.row_slot + c->n_tps;
+    w.cells    = (uint32_t *) (w.row_ring + c->n_tps);
+    w.slots    = w.cells + bitmap_words(c->n_ctx);
+    return w;
 }
 
-static int32_t * row_slot_of(const struct hex_cache * c, void * work, int32_t s, int32_t h) {
-    return heap_of(c, work, s, h) + c->n_heavy;
+static void bit_set(uint32_t * bits, int32_t i) {
+    bits[i >> 5] |= 1u << (i & 31);
+}
+
+static void bit_clear(uint32_t * bits, int32_t i) {
+    bits[i >> 5] &= ~(1u << (i & 31));
 }
 
 static bool cell_ok(const struct hex_cache * c, int32_t cell) {
@@ -70,6 +96,28 @@ static int32_t static_slot(const struct hex_cache * c, int32_t head, int32_t cel
     }
     const int32_t slot = hex_graph_slot(&c->graph, c->pair0 + head, cell);
     return slot >= 0 && slot < c->n_static ? c->n_ring + c->n_heavy + slot : -1;
+}
+
+// Which rows are stored, and which of them have a ring slot.
+static void place_rows(const struct hex_cache * c, const struct head_work * w, int32_t s) {
+    const struct hex_meta_row * rows = hex_meta_rows(hex_meta(c, s));
+
+    memset(w->cells, 0, sizeof(uint32_t)*bitmap_words(c->n_ctx));
+    memset(w->slots, 0, sizeof(uint32_t)*bitmap_words(c->n_ring));
+    for (int32_t i = c->n_tps - 1; i >= 0; i--) {
+        const struct hex_meta_row * r = &rows[i];
+        w->row_slot[i] = -1;
+        w->row_ring[i] = ROW_DROPPED;
+        if (!cell_ok(c, r->cell) || hex_bit_get(w->cells, r->cell)) {
+            continue;
+        }
+        bit_set(w->cells, r->cell);
+        w->row_ring[i] = -1;
+        if (ring_ok(c, r->ring_slot) && !hex_bit_get(w->slots, r->ring_slot)) {
+            bit_set(w->slots, r->ring_slot);
+            w->row_ring[i] = r->ring_slot;
+        }
+    }
 }
 
 //
@@ -103,7 +151,7 @@ static void encode(const struct hex_cache * c, int bits, const float * x, const 
         for (int i = 0; i < HEX_BLOCK; i++) {
             z[i] = y[i] - z[i];
             if (to->channels && to->mask >> i & 1) {
-                to->channels[b*HEX_BLOCK + i] = hex_fp32_to_fp16(z[i]);
+                to->channels[b*HEX_BLOCK + i] = hex_residual_fp16(z[i]);
             }
         }
         if (to->residual) {
@@ -167,7 +215,7 @@ static void recode(const struct hex_cache * c, int32_t s, int32_t h, const float
 }
 
 // Sums rows until n_mean of them are in, then freezes their mean. Sinks are left out: their keys are outliers.
-static void update_mean(const struct hex_cache * c, int32_t s, int32_t h) {
+static void update_mean(const struct hex_cache * c, const struct head_work * w, int32_t s, int32_t h) {
     int32_t * state = hex_state(c, s, h);
     if (c->n_mean == 0 || state[HEX_STATE_FROZEN]) {
         return;
@@ -176,7 +224,7 @@ static void update_mean(const struct hex_cache * c, int32_t s, int32_t h) {
     float * mean = (float *) state + HEX_STATE_MEAN;
 
     for (int32_t i = 0; i < c->n_tps && state[HEX_STATE_ROWS] < c->n_mean; i++) {
-        if (!cell_ok(c, rows[i].cell) || rows[i].is_sink) {
+        if (w->row_ring[i] == ROW_DROPPED || rows[i].is_sink) {
             continue;
         }
         const float * k = hex_row_cur(&c->k_cur, h, (int64_t) s*c->n_tps + i);
@@ -200,31 +248,50 @@ static void update_mean(const struct hex_cache * c, int32_t s, int32_t h) {
 // scores
 //
 
+// A score that is not finite would stay so, and nothing competes with it.
+static float finite_or_0(float x) {
+    return isfinite(x) ? x : 0;
+}
+
 // A score is attention mass per query that could see the token. Ring slots sum it; heavy slots hold its exponential
 // moving average over queries, so that old fame fades.
-static void update_scores(const struct hex_cache * c, const float * mass, int32_t s, int32_t h) {
-    const int32_t  * meta  = hex_meta(c, s);
-    const uint32_t * valid = hex_meta_bitmap(meta, c->n_tps, c->n_ring);
+static void update_scores(const struct hex_cache * c, const struct head_work * w, const float * mass, int32_t s, int32_t h) {
+    const int32_t             * meta  = hex_meta(c, s);
+    const struct hex_meta_row * rows  = hex_meta_rows(meta);
+    const int32_t             * table = hex_meta_ring(meta, c->n_tps);
     int32_t * state = hex_state(c, s, h);
     float   * ring  = (float *) state + hex_state_ring_score(c->head_k);
     int32_t * cells = state + hex_state_heavy_cell(c->head_k, c->n_ring);
     float   * score = (float *) state + hex_state_heavy_score(c->head_k, c->n_ring, c->n_heavy);
 
-    for (int32_t i = 0; i < c->n_ring; i++) {
-        ring[i] += mass[i];
+    // cells that a heavy slot may hold: those with a token, unless a row takes the cell over or a ring slot has it
+    memcpy(w->cells, hex_meta_bitmap(meta, c->n_tps, c->n_ring), sizeof(uint32_t)*bitmap_words(c->n_ctx));
+    for (int32_t i = 0; i < c->n_tps; i++) {
+        if (cell_ok(c, rows[i].cell)) {
+            bit_clear(w->cells, rows[i].cell);
+        }
     }
+    for (int32_t i = 0; i < c->n_ring; i++) {
+        ring[i] = finite_or_0(ring[i] + mass[i]);
+        if (cell_ok(c, table[i])) {
+            bit_clear(w->cells, table[i]);
+        }
+    }
+
     const float * n_seen = mass + c->n_ring + c->n_heavy + c->n_tps;
     for (int32_t i = 0; i < c->n_heavy; i++) {
-        if (cells[i] > 0 && (cells[i] > c->n_ctx || !hex_bit_get(valid, cells[i] - 1))) {
-            cells[i] = 0; // the token is gone
-        }
-        if (cells[i] <= 0) {
-            cells[i] = 0;
+        const int32_t cell = cells[i] > 0 && cells[i] <= c->n_ctx ? cells[i] - 1 : -1;
+        if (cell < 0 || !hex_bit_get(w->cells, cell)) {
+            cells[i] = 0;  // empty, or the token is gone
             score[i] = -1; // weaker than any token
-        } else if (n_seen[i] > 0) {
+            continue;
+        }
+        bit_clear(w->cells, cell);
+        if (n_seen[i] > 0) {
             const float keep = exp2f(-n_seen[i]/(float) c->half_life);
             score[i] = keep*score[i] + (1 - keep)*mass[c->n_ring + i]/n_seen[i];
         }
+        score[i] = finite_or_0(score[i]);
     }
 }
 
@@ -240,10 +307,11 @@ static int32_t compete(struct rank_heap * heap, int32_t * cells, int32_t cell, f
     return slot;
 }
 
-static void update_heavy(const struct hex_commit * cm, void * work, int32_t s, int32_t h) {
+static void update_heavy(const struct hex_commit * cm, const struct head_work * w, int32_t s, int32_t h) {
     const struct hex_cache * c = &cm->cache;
     const int32_t             * meta  = hex_meta(c, s);
     const struct hex_meta_row * rows  = hex_meta_rows(meta);
+    const int32_t             * table = hex_meta_ring(meta, c->n_tps);
     const uint32_t            * valid = hex_meta_bitmap(meta, c->n_tps, c->n_ring);
 
     int32_t * state = hex_state(c, s, h);
@@ -251,15 +319,16 @@ static void update_heavy(const struct hex_commit * cm, void * work, int32_t s, i
     int32_t * cells = state + hex_state_heavy_cell(c->head_k, c->n_ring);
     const float * mass = cm->mass + ((int64_t) s*c->n_head_kv + h)*(c->n_ring + 2*c->n_heavy + c->n_tps);
 
-    update_scores(c, mass, s, h);
+    update_scores(c, w, mass, s, h);
 
     struct rank_heap heap = {
         .n     = c->n_heavy,
-        .slot  = heap_of(c, work, s, h),
+        .slot  = w->heap,
         .score = (float *) state + hex_state_heavy_score(c->head_k, c->n_ring, c->n_heavy),
     };
     for (int32_t i = 0; i < c->n_heavy; i++) {
-        heap.slot[i] = i;
+        heap.slot[i]   = i;
+        w->slot_row[i] = -1;
     }
     for (int32_t i = c->n_heavy/2 - 1; i >= 0; i--) {
         sift_down(&heap, i);
@@ -267,15 +336,14 @@ static void update_heavy(const struct hex_commit * cm, void * work, int32_t s, i
 
     // tokens that leave the ring: their residual moves
     for (int32_t i = 0; i < c->n_tps; i++) {
-        const struct hex_meta_row * r = &rows[i];
-        if (!ring_ok(c, r->ring_slot) || !cell_ok(c, r->evict_cell) || !hex_bit_get(valid, r->evict_cell) ||
-            static_slot(c, h, r->evict_cell) >= 0) {
+        const int32_t slot_old = w->row_ring[i], cell = rows[i].evict_cell;
+        if (slot_old < 0 || !cell_ok(c, cell) || table[slot_old] != cell || !hex_bit_get(valid, cell) || static_slot(c, h, cell) >= 0) {
             continue;
         }
-        const float score = ring[r->ring_slot]/(float) (r->evict_seen > 0 ? r->evict_seen : 1);
-        const int32_t slot = compete(&heap, cells, r->evict_cell, score);
+        const float score = ring[slot_old]/(float) (rows[i].evict_seen > 0 ? rows[i].evict_seen : 1);
+        const int32_t slot = compete(&heap, cells, cell, score);
         if (slot >= 0) {
-            memcpy(hex_slot(c, s, h, c->n_ring + slot), hex_slot(c, s, h, r->ring_slot), c->slot_size);
+            memcpy(hex_slot(c, s, h, c->n_ring + slot), hex_slot(c, s, h, slot_old), c->slot_size);
         }
     }
 
@@ -283,30 +351,18 @@ static void update_heavy(const struct hex_commit * cm, void * work, int32_t s, i
     const float * row_mass = mass + c->n_ring + c->n_heavy;
     for (int32_t i = 0; i < c->n_tps; i++) {
         const struct hex_meta_row * r = &rows[i];
-        if (ring_ok(c, r->ring_slot)) {
-            ring[r->ring_slot] = row_mass[i];
-        } else if (cell_ok(c, r->cell) && static_slot(c, h, r->cell) < 0) {
-            compete(&heap, cells, r->cell, row_mass[i]/(float) (r->n_seen > 0 ? r->n_seen : 1));
-        }
-    }
-}
-
-// The heavy slot of each row, for phase B.
-static void find_row_slots(const struct hex_cache * c, void * work, int32_t s, int32_t h) {
-    const struct hex_meta_row * rows = hex_meta_rows(hex_meta(c, s));
-    const int32_t * cells = hex_state(c, s, h) + hex_state_heavy_cell(c->head_k, c->n_ring);
-    int32_t * row_slot = row_slot_of(c, work, s, h);
-
-    for (int32_t i = 0; i < c->n_tps; i++) {
-        row_slot[i] = -1;
-    }
-    for (int32_t slot = 0; slot < c->n_heavy; slot++) {
-        // rows are few or their cells ascend: a search from the last row finds a recent one at once
-        for (int32_t i = c->n_tps - 1; i >= 0 && cells[slot] > 0; i--) {
-            if (rows[i].cell == cells[slot] - 1) {
-                row_slot[i] = ring_ok(c, rows[i].ring_slot) ? -1 : c->n_ring + slot;
-                break;
+        if (w->row_ring[i] >= 0) {
+            ring[w->row_ring[i]] = finite_or_0(row_mass[i]);
+        } else if (w->row_ring[i] != ROW_DROPPED && static_slot(c, h, r->cell) < 0) {
+            const int32_t slot = compete(&heap, cells, r->cell, finite_or_0(row_mass[i])/(float) (r->n_seen > 0 ? r->n_seen : 1));
+            if (slot < 0) {
+                continue;
             }
+            if (w->slot_row[slot] >= 0) {
+                w->row_slot[w->slot_row[slot]] = -1;
+            }
+            w->slot_row[slot] = i;
+            w->row_slot[i]    = slot;
         }
     }
 }
@@ -317,7 +373,8 @@ static void find_row_slots(const struct hex_cache * c, void * work, int32_t s, i
 
 static void store_row(const struct hex_cache * c, void * work, int32_t s, int32_t h, int32_t i) {
     const struct hex_meta_row * r = hex_meta_rows(hex_meta(c, s)) + i;
-    if (!cell_ok(c, r->cell)) {
+    const struct head_work      w = head_work_of(c, work, s, h);
+    if (w.row_ring[i] == ROW_DROPPED) {
         return;
     }
     const int32_t * state = hex_state(c, s, h);
@@ -325,8 +382,8 @@ static void store_row(const struct hex_cache * c, void * work, int32_t s, int32_
     const int64_t   token = (int64_t) s*c->n_tps + i;
 
     const int32_t slots[3] = {
-        ring_ok(c, r->ring_slot) ? r->ring_slot : -1,
-        row_slot_of(c, work, s, h)[i],
+        w.row_ring[i],
+        w.row_slot[i] >= 0 ? c->n_ring + w.row_slot[i] : -1,
         static_slot(c, h, r->cell),
     };
     char * slot = NULL;
@@ -350,11 +407,12 @@ void hex_commit_run(const struct hex_commit * cm, void * work, int ith, int nth,
 
     for (int32_t t = ith; t < n_heads; t += nth) {
         const int32_t s = t/c->n_head_kv, h = t % c->n_head_kv;
-        update_mean(c, s, h);
+        const struct head_work w = head_work_of(c, work, s, h);
+        place_rows(c, &w, s);
+        update_mean(c, &w, s, h);
         if (c->n_heavy > 0) {
-            update_heavy(cm, work, s, h);
+            update_heavy(cm, &w, s, h);
         }
-        find_row_slots(c, work, s, h);
     }
     barrier(barrier_ctx);
 

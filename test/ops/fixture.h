@@ -121,6 +121,22 @@ struct shape {
     bool padded = false; // rows and streams are further apart than they need to be
 };
 
+// A random graph of s.graph_kind.
+static inline void set_graph(shape & s, rng & r) {
+    if (s.graph_kind == HEX_BACKBONE_CHANNELS) {
+        s.refine  = HEX_REFINE_F16;
+        s.n_pairs = HEX_BLOCK;
+        s.degree  = 1 << r.below(6);
+        s.pair0   = r.below(5); // of no meaning
+    } else if (s.graph_kind != HEX_BACKBONE_NONE) {
+        s.degree  = r.range(1, 4);
+        s.n_pairs = s.degree*r.range(2, 12);
+        s.n_pairs = s.n_pairs < s.degree*s.n_head_kv ? s.degree*s.n_head_kv : s.n_pairs;
+        s.pair0   = r.below(s.n_pairs - s.n_head_kv + 1);
+    }
+    s.seed = (uint32_t) r.next();
+}
+
 static inline size_t base_size(int bits, int32_t n) { return hex_block_size(bits)*(size_t) (n/HEX_BLOCK); }
 
 // The parts that outlive a ubatch, and the meta and rows of one ubatch.
@@ -246,6 +262,22 @@ struct cache_data {
             hex_dequantize_ref((int) sh.refine, row, x.data(), n);
             for (int32_t j = 0; j < n; j++) {
                 y[j] += (double) x[j];
+            }
+        }
+    }
+
+    // What the CHANNELS backbone holds of a cell: each cell of a block has its own channels of one shared row.
+    void add_channels(bool k, int32_t s, int32_t h, int32_t cell, double * y) {
+        const struct hex_graph g = graph();
+        if (g.kind != HEX_BACKBONE_CHANNELS) {
+            return;
+        }
+        const char * row = slot(s, h, sh.n_ring + sh.n_heavy + cell/g.period) + (k ? 0 : 2*sh.head_k);
+        for (int32_t j = 0; j < (k ? sh.head_k : sh.head_v); j++) {
+            if (hex_graph_channel(&g, cell, j % 64)) {
+                uint16_t v;
+                memcpy(&v, row + 2*j, 2);
+                y[j] += (double) hex_fp16_to_fp32(v);
             }
         }
     }

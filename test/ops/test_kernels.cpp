@@ -31,7 +31,7 @@ static const int32_t tokens[]    = { 1, 2, 3, 4, 5, 17, 63, 64, 65, 513 };
 static const enum hex_refine refines[] = { HEX_REFINE_NONE, HEX_REFINE_HEX1, HEX_REFINE_HEX2, HEX_REFINE_HEX3,
                                            HEX_REFINE_HEX4, HEX_REFINE_Q8_0, HEX_REFINE_F16 };
 static const enum hex_backbone graphs[] = { HEX_BACKBONE_NONE, HEX_BACKBONE_EXPANDER, HEX_BACKBONE_RANDOM,
-                                            HEX_BACKBONE_STRIDED, HEX_BACKBONE_LOG };
+                                            HEX_BACKBONE_STRIDED, HEX_BACKBONE_LOG, HEX_BACKBONE_CHANNELS };
 static const char * mask_names[] = { "none", "causal", "random", "biased", "blocks", "hidden" };
 enum mask_kind { MASK_NONE, MASK_CAUSAL, MASK_RANDOM, MASK_BIASED, MASK_BLOCKS, MASK_HIDDEN, N_MASKS };
 
@@ -43,7 +43,7 @@ struct attn_case {
 };
 
 static std::map<std::string, int> covered; // value of a parameter -> cases
-static const size_t N_COVERED = 71;
+static const size_t N_COVERED = 72;
 
 static void cover(const attn_case & c) {
     const auto count = [](const char * what, long value) { covered[std::string(what) + " " + std::to_string(value)]++; };
@@ -98,13 +98,7 @@ static attn_case random_case(rng & r, double budget) {
         c.sh.n_ring     = r.chance(0.2) ? 0 : r.below(c.sh.n_ctx/2 + 2);
         c.sh.n_heavy    = r.chance(0.3) ? 0 : r.below(c.sh.n_ctx/2 + 2);
         c.sh.graph_kind = r.pick(graphs);
-        if (c.sh.graph_kind != HEX_BACKBONE_NONE) {
-            c.sh.degree  = r.range(1, 4);
-            c.sh.n_pairs = c.sh.degree*r.range(2, 12);
-            c.sh.n_pairs = std::max(c.sh.n_pairs, c.sh.degree*c.sh.n_head_kv);
-            c.sh.pair0   = r.below(c.sh.n_pairs - c.sh.n_head_kv + 1);
-            c.sh.seed    = (uint32_t) r.next();
-        }
+        set_graph(c.sh, r);
     }
     c.mask    = r.below(N_MASKS);
     c.alibi   = r.chance(0.3);
@@ -328,7 +322,10 @@ static model_result model_attn(attn_data & a) {
                 }
                 d.decode_base(true,  s, h, cell, &k[(size_t) cell*sh.head_k]);
                 d.decode_base(false, s, h, cell, &v[(size_t) cell*sh.head_v]);
-                if (slot_of[(size_t) cell] >= 0) {
+                if (slot_of[(size_t) cell] < 0) {
+                    d.add_channels(true,  s, h, cell, &k[(size_t) cell*sh.head_k]);
+                    d.add_channels(false, s, h, cell, &v[(size_t) cell*sh.head_v]);
+                } else {
                     d.add_residual(true,  s, h, slot_of[(size_t) cell], &k[(size_t) cell*sh.head_k]);
                     d.add_residual(false, s, h, slot_of[(size_t) cell], &v[(size_t) cell*sh.head_v]);
                 }
