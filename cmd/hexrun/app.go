@@ -40,15 +40,14 @@ func run(ctx context.Context, e *env, args []string) int {
 // newApp builds the command tree.
 func newApp(e *env) *cli.Command {
 	app := &cli.Command{
-		Name:            "hexrun",
-		Usage:           "language models on a compressed KV cache",
-		Description:     description,
-		Version:         hexkv.Version().Version,
-		Writer:          e.stdout,
-		ErrWriter:       e.stderr,
-		ExitErrHandler:  func(context.Context, *cli.Command, error) {}, // run does it
-		OnUsageError:    onUsageError,
-		HideHelpCommand: true,
+		Name:           "hexrun",
+		Usage:          "language models on a compressed KV cache",
+		Description:    description,
+		Version:        hexkv.Version().Version,
+		Writer:         e.stdout,
+		ErrWriter:      e.stderr,
+		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run does it
+		OnUsageError:   onUsageError,
 		Commands: []*cli.Command{
 			chatCommand(e), runCommand(e), compareCommand(e), infoCommand(e), versionCommand(e), measureCommand(e),
 		},

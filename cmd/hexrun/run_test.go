@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -133,7 +134,7 @@ func TestCancelledPrefill(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Start())
 	// With -v the log tells when the context is there; prefill takes many seconds from then on.
-	log := watch(r, "graph", func() { c.Process.Signal(os.Interrupt) })
+	log := watch(r, "graph", func() { time.AfterFunc(time.Second, func() { c.Process.Signal(os.Interrupt) }) })
 	assert.Equal(t, exitInterrupted, wait(t, c), log.String())
 	assert.True(t, strings.HasSuffix(log.String(), "interrupted\n"), log.String())
 }
