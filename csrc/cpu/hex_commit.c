@@ -47,8 +47,8 @@ struct head_work {
     int32_t  * slot_row; // [n_heavy] row of the ubatch that took the heavy slot, -1: none
     int32_t  * row_slot; // [n_tps] heavy slot of the row, -1: none
     int32_t  * row_ring; // [n_tps] ring slot of the row, -1: none
-    uint32_t * cells;    // bitmap of n_ctx
-    uint32_t * slots;    // bitmap of n_ring
+    uint32_t * cells;    // bitmap of n_ctx: cells of the rows, then those that ring and heavy slots hold as well
+    uint32_t * slots;    // bitmap of n_ring: slots that rows take, then those that held a token before
 };
 
 static size_t bitmap_words(int32_t n_bits) {
@@ -76,10 +76,6 @@ static struct head_work head_work_of(const struct hex_cache * c, void * work, in
 
 static void bit_set(uint32_t * bits, int32_t i) {
     bits[i >> 5] |= 1u << (i & 31);
-}
-
-static void bit_clear(uint32_t * bits, int32_t i) {
-    bits[i >> 5] &= ~(1u << (i & 31));
 }
 
 static bool cell_ok(const struct hex_cache * c, int32_t cell) {
@@ -256,37 +252,32 @@ static float finite_or_0(float x) {
 // A score is attention mass per query that could see the token. Ring slots sum it; heavy slots hold its exponential
 // moving average over queries, so that old fame fades.
 static void update_scores(const struct hex_cache * c, const struct head_work * w, const float * mass, int32_t s, int32_t h) {
-    const int32_t             * meta  = hex_meta(c, s);
-    const struct hex_meta_row * rows  = hex_meta_rows(meta);
-    const int32_t             * table = hex_meta_ring(meta, c->n_tps);
+    const int32_t  * meta  = hex_meta(c, s);
+    const int32_t  * table = hex_meta_ring(meta, c->n_tps);
+    const uint32_t * valid = hex_meta_bitmap(meta, c->n_tps, c->n_ring);
     int32_t * state = hex_state(c, s, h);
     float   * ring  = (float *) state + hex_state_ring_score(c->head_k);
     int32_t * cells = state + hex_state_heavy_cell(c->head_k, c->n_ring);
     float   * score = (float *) state + hex_state_heavy_score(c->head_k, c->n_ring, c->n_heavy);
 
-    // cells that a heavy slot may hold: those with a token, unless a row takes the cell over or a ring slot has it
-    memcpy(w->cells, hex_meta_bitmap(meta, c->n_tps, c->n_ring), sizeof(uint32_t)*bitmap_words(c->n_ctx));
-    for (int32_t i = 0; i < c->n_tps; i++) {
-        if (cell_ok(c, rows[i].cell)) {
-            bit_clear(w->cells, rows[i].cell);
-        }
-    }
+    // a cell is held once: by a row, else the first ring slot that names it, else the first heavy slot
+    memset(w->slots, 0, sizeof(uint32_t)*bitmap_words(c->n_ring));
     for (int32_t i = 0; i < c->n_ring; i++) {
         ring[i] = finite_or_0(ring[i] + mass[i]);
-        if (cell_ok(c, table[i])) {
-            bit_clear(w->cells, table[i]);
+        if (cell_ok(c, table[i]) && hex_bit_get(valid, table[i]) && !hex_bit_get(w->cells, table[i])) {
+            bit_set(w->cells, table[i]);
+            bit_set(w->slots, i);
         }
     }
-
     const float * n_seen = mass + c->n_ring + c->n_heavy + c->n_tps;
     for (int32_t i = 0; i < c->n_heavy; i++) {
         const int32_t cell = cells[i] > 0 && cells[i] <= c->n_ctx ? cells[i] - 1 : -1;
-        if (cell < 0 || !hex_bit_get(w->cells, cell)) {
+        if (cell < 0 || !hex_bit_get(valid, cell) || hex_bit_get(w->cells, cell)) {
             cells[i] = 0;  // empty, or the token is gone
             score[i] = -1; // weaker than any token
             continue;
         }
-        bit_clear(w->cells, cell);
+        bit_set(w->cells, cell);
         if (n_seen[i] > 0) {
             const float keep = exp2f(-n_seen[i]/(float) c->half_life);
             score[i] = keep*score[i] + (1 - keep)*mass[c->n_ring + i]/n_seen[i];
@@ -312,7 +303,6 @@ static void update_heavy(const struct hex_commit * cm, const struct head_work * 
     const int32_t             * meta  = hex_meta(c, s);
     const struct hex_meta_row * rows  = hex_meta_rows(meta);
     const int32_t             * table = hex_meta_ring(meta, c->n_tps);
-    const uint32_t            * valid = hex_meta_bitmap(meta, c->n_tps, c->n_ring);
 
     int32_t * state = hex_state(c, s, h);
     float   * ring  = (float *) state + hex_state_ring_score(c->head_k);
@@ -337,7 +327,7 @@ static void update_heavy(const struct hex_commit * cm, const struct head_work * 
     // tokens that leave the ring: their residual moves
     for (int32_t i = 0; i < c->n_tps; i++) {
         const int32_t slot_old = w->row_ring[i], cell = rows[i].evict_cell;
-        if (slot_old < 0 || !cell_ok(c, cell) || table[slot_old] != cell || !hex_bit_get(valid, cell) || static_slot(c, h, cell) >= 0) {
+        if (slot_old < 0 || !hex_bit_get(w->slots, slot_old) || table[slot_old] != cell || static_slot(c, h, cell) >= 0) {
             continue;
         }
         const float score = ring[slot_old]/(float) (rows[i].evict_seen > 0 ? rows[i].evict_seen : 1);

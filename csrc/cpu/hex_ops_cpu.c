@@ -88,6 +88,7 @@ static struct hex_commit make_commit(const struct ggml_tensor * dst) {
 }
 
 size_t ggml_hex_work_size(const struct ggml_tensor * op, int n_tasks) {
+    GGML_ASSERT(ggml_hex_op_valid(op));
     if (op->op == GGML_OP_HEX_ATTN) {
         const struct hex_attn a = make_attn(op);
         const size_t fast = hex_attn_work(&a, n_tasks);

@@ -116,12 +116,21 @@ struct ggml_tensor * ggml_hex_commit(
     return result;
 }
 
-static bool rows_f32(const struct ggml_tensor * t) {
-    return t && t->type == GGML_TYPE_F32 && t->nb[0] == sizeof(float);
+// Elements of `type` side by side, and every row at an address that suits them.
+static bool rows_of(const struct ggml_tensor * t, enum ggml_type type) {
+    if (!t || t->type != type || t->nb[0] != ggml_type_size(type)) {
+        return false;
+    }
+    for (int i = 0; i < GGML_MAX_DIMS; i++) {
+        if (t->ne[i] < 0 || t->nb[i] % t->nb[0] != 0) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool base_rows(const struct ggml_tensor * t, int64_t head, int64_t n_head_kv) {
-    return t && hex_type_bits(t->type) > 0 && t->ne[0] == head && t->ne[1] == n_head_kv &&
+    return t && hex_type_bits(t->type) > 0 && t->ne[0] == head && t->ne[1] == n_head_kv && t->ne[2] >= 0 && t->ne[3] > 0 &&
            t->nb[1] == ggml_row_size(t->type, head);
 }
 
@@ -130,7 +139,8 @@ static bool cache_valid(const struct ggml_hex_op_params * p,
         const struct ggml_tensor * k_cur,  const struct ggml_tensor * v_cur,
         const struct ggml_tensor * k_base, const struct ggml_tensor * v_base,
         const struct ggml_tensor * pool,   const struct ggml_tensor * state, const struct ggml_tensor * meta) {
-    if (!rows_f32(k_cur) || !rows_f32(v_cur) || !state || !meta || !k_base || !v_base) {
+    if (!rows_of(k_cur, GGML_TYPE_F32) || !rows_of(v_cur, GGML_TYPE_F32) || !rows_of(state, GGML_TYPE_I32) ||
+        !rows_of(meta, GGML_TYPE_I32) || !k_base || !v_base) {
         return false;
     }
 
@@ -138,7 +148,7 @@ static bool cache_valid(const struct ggml_hex_op_params * p,
     const int64_t n_tokens  = k_cur->ne[2];
     const int64_t n_stream  = k_base->ne[3];
 
-    if (k_cur->ne[0] % HEX_BLOCK != 0 || v_cur->ne[0] % HEX_BLOCK != 0 || k_cur->ne[3] != 1 || v_cur->ne[3] != 1 ||
+    if (k_cur->ne[0] < 1 || v_cur->ne[0] < 1 || n_head_kv < 1 || k_cur->ne[0] % HEX_BLOCK != 0 || v_cur->ne[0] % HEX_BLOCK != 0 || k_cur->ne[3] != 1 || v_cur->ne[3] != 1 ||
         v_cur->ne[1] != n_head_kv || v_cur->ne[2] != n_tokens || n_stream < 1 || n_tokens % n_stream != 0) {
         return false;
     }
@@ -165,17 +175,16 @@ static bool cache_valid(const struct ggml_hex_op_params * p,
     const int64_t n_slots = (int64_t) p->n_ring + p->n_heavy + p->n_static;
     if (n_slots > 0) {
         const size_t slot_size = hex_slot_size((enum hex_refine) p->refine, k_cur->ne[0], v_cur->ne[0]);
-        if (slot_size == 0 || !pool || pool->type != GGML_TYPE_I8 || (size_t) pool->ne[0] != slot_size || pool->nb[0] != 1 ||
+        if (slot_size == 0 || !rows_of(pool, GGML_TYPE_I8) || (size_t) pool->ne[0] != slot_size ||
             pool->ne[1] != n_slots || pool->nb[1] != slot_size || pool->ne[2] != n_head_kv || pool->ne[3] != n_stream) {
             return false;
         }
     }
 
-    return state->type == GGML_TYPE_I32 && state->nb[0] == sizeof(int32_t) &&
-           (size_t) state->ne[0] == hex_state_size(k_cur->ne[0], p->n_ring, p->n_heavy) &&
-           state->ne[1] == n_head_kv && state->ne[2] == n_stream &&
-           meta->type == GGML_TYPE_I32 && meta->nb[0] == sizeof(int32_t) &&
-           (size_t) meta->ne[0] == hex_meta_words(n_tokens/n_stream, p->n_ring, p->n_ctx) && meta->ne[1] == n_stream;
+    return (size_t) state->ne[0] == hex_state_size(k_cur->ne[0], p->n_ring, p->n_heavy) &&
+           state->ne[1] == n_head_kv && state->ne[2] == n_stream && state->ne[3] == 1 &&
+           (size_t) meta->ne[0] == hex_meta_words(n_tokens/n_stream, p->n_ring, p->n_ctx) && meta->ne[1] == n_stream &&
+           meta->ne[2] == 1 && meta->ne[3] == 1;
 }
 
 static bool attn_valid(const struct ggml_tensor * op, const struct ggml_hex_op_params * p) {
@@ -184,22 +193,22 @@ static bool attn_valid(const struct ggml_tensor * op, const struct ggml_hex_op_p
     const struct ggml_tensor * mask  = op->src[8];
     const struct ggml_tensor * sinks = op->src[9];
 
-    if (!rows_f32(q) || !cache_valid(p, k_cur, op->src[2], op->src[3], op->src[4], op->src[5], op->src[6], op->src[7])) {
+    if (!rows_of(q, GGML_TYPE_F32) || !cache_valid(p, k_cur, op->src[2], op->src[3], op->src[4], op->src[5], op->src[6], op->src[7])) {
         return false;
     }
     if (q->ne[0] != k_cur->ne[0] || q->ne[2] % k_cur->ne[1] != 0 || q->ne[3] != op->src[3]->ne[3] ||
         q->ne[1]*q->ne[3] != k_cur->ne[2]) {
         return false;
     }
-    if (mask && (mask->type != GGML_TYPE_F16 || mask->nb[0] != sizeof(ggml_fp16_t) || mask->ne[0] < op->src[3]->ne[2] ||
+    if (mask && (!rows_of(mask, GGML_TYPE_F16) || mask->ne[0] < op->src[3]->ne[2] ||
                  mask->ne[1] < q->ne[1] || mask->ne[2] != 1 || mask->ne[3] != q->ne[3])) {
         return false;
     }
-    if (sinks && (!rows_f32(sinks) || sinks->ne[0] != q->ne[2])) {
+    if (sinks && (!rows_of(sinks, GGML_TYPE_F32) || sinks->ne[0] != q->ne[2] || !ggml_is_vector(sinks))) {
         return false;
     }
     const int64_t n_mass = ggml_hex_mass_size(p, q->ne[1])*k_cur->ne[1]*q->ne[3];
-    return op->type == GGML_TYPE_F32 && ggml_is_contiguous(op) && op->ne[0] == hex_attn_n_out(op) + (n_mass > 0 ? n_mass : 1);
+    return rows_of(op, GGML_TYPE_F32) && ggml_is_vector(op) && op->ne[0] == hex_attn_n_out(op) + (n_mass > 0 ? n_mass : 1);
 }
 
 static bool commit_valid(const struct ggml_tensor * op, const struct ggml_hex_op_params * p) {
@@ -211,7 +220,7 @@ static bool commit_valid(const struct ggml_tensor * op, const struct ggml_hex_op
     }
     const int64_t n_stream = op->src[3]->ne[3];
     const int64_t n_mass   = ggml_hex_mass_size(p, k_cur->ne[2]/n_stream)*k_cur->ne[1]*n_stream;
-    return rows_f32(mass) && ggml_is_contiguous(mass) && mass->ne[0] >= n_mass;
+    return rows_of(mass, GGML_TYPE_F32) && ggml_is_vector(mass) && mass->ne[0] >= n_mass;
 }
 
 bool ggml_hex_op_valid(const struct ggml_tensor * op) {

@@ -632,13 +632,15 @@ static void test_hostile(int n_cases) {
         bool ok = world::same(d, other[0]) && world::same(d, other[1]) && world::same_sources(d, before);
         for (int32_t st = 0; st < s.n_stream; st++) {
             for (int32_t h = 0; h < s.n_head_kv; h++) {
-                std::vector<int32_t> cells;
+                std::vector<int32_t> cells; // no cell has two slots
                 for (int32_t j = 0; j < s.n_heavy; j++) {
                     ok = ok && std::isfinite(d.heavy_score(st, h)[j]) && d.heavy(st, h)[j] >= 0 && d.heavy(st, h)[j] <= s.n_ctx;
                     if (d.heavy(st, h)[j] > 0) {
                         cells.push_back(d.heavy(st, h)[j]);
                     }
                 }
+                std::sort(cells.begin(), cells.end());
+                ok = ok && std::adjacent_find(cells.begin(), cells.end()) == cells.end();
             }
         }
         if (!ok) {
