@@ -7,5 +7,5 @@ hexrun=$BUILD/bin/hexrun model=$BUILD/models/$MODEL_FILE
 
 show() { printf '\n$ %s\n' "$(printf '%s ' "$@" | sed "s|$ROOT/||g; s| \$||")"; "$@"; }
 show "$hexrun" compare -m "$model" -c 2048
-show "$hexrun" run -m "$model" --hex balanced -n 96 -p 'Why is the sky blue? Answer in two sentences.'
+show "$hexrun" run -m "$model" --hex balanced --temp 0 -n 96 -p 'Why is the sky blue? Answer in two sentences.'
 printf '\nNext: %s chat -m %s --hex balanced\n' "${hexrun#"$ROOT/"}" "${model#"$ROOT/"}"
