@@ -29,22 +29,24 @@ struct llama_hex_access {
     static ggml_tensor * build_attn(const llm_graph_context & graph, const llama_kv_cache_context & mctx,
             ggml_tensor * q, ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il);
     static void stats(const llama_kv_cache & kv, llama_hex_stats & out);
+    static size_t base_bytes(const llama_kv_cache & kv) { return kv.size_k_bytes() + kv.size_v_bytes(); }
 };
 
-static llama_kv_cache * full_attention_cache(llama_memory_i * memory) {
-    if (auto * kv = dynamic_cast<llama_kv_cache *>(memory)) {
-        return kv;
+static llama_kv_cache_iswa * iswa_cache(llama_memory_i * memory) {
+    if (auto * hybrid = dynamic_cast<llama_memory_hybrid_iswa *>(memory)) {
+        return hybrid->get_mem_attn();
     }
-    if (auto * iswa = dynamic_cast<llama_kv_cache_iswa *>(memory)) {
+    return dynamic_cast<llama_kv_cache_iswa *>(memory);
+}
+
+static llama_kv_cache * full_attention_cache(llama_memory_i * memory) {
+    if (auto * iswa = iswa_cache(memory)) {
         return iswa->get_base();
     }
     if (auto * hybrid = dynamic_cast<llama_memory_hybrid *>(memory)) {
         return hybrid->get_mem_attn();
     }
-    if (auto * hybrid = dynamic_cast<llama_memory_hybrid_iswa *>(memory)) {
-        return hybrid->get_mem_attn()->get_base();
-    }
-    return nullptr;
+    return dynamic_cast<llama_kv_cache *>(memory);
 }
 
 //
@@ -183,7 +185,7 @@ void llama_hex_access::attach(llama_kv_cache & kv, const hex_params & params) {
     std::vector<llama_kv_hex::layer> layers;
     for (const auto & l : kv.layers) {
         layers.push_back({ (int32_t) l.il, 0, (int32_t) kv.hparams.n_head_kv(l.il),
-                (int32_t) kv.hparams.n_embd_head_k(l.il), (int32_t) kv.hparams.n_embd_head_v(l.il) });
+                (int32_t) kv.hparams.n_embd_head_k(l.il), (int32_t) kv.hparams.n_embd_head_v(l.il), l.k });
     }
     auto tier = std::make_shared<llama_kv_hex>(params, std::move(layers), kv.get_size(), kv.n_stream, kv.n_seq_max);
     if (tier->get_plan().n_slots == 0 && params.n_mean == 0) {
@@ -258,10 +260,30 @@ bool llama_hex_refuses(const llama_kv_hex * tier, const char * what) {
     return tier != nullptr;
 }
 
-void llama_hex_check_state(const llama_kv_hex * tier) {
-    if (tier) {
-        throw std::runtime_error("a HEX cache cannot be saved or restored yet; use --hex off for state files and prompt caches");
+static constexpr uint32_t STATE_MARK = 2; // v_trans is 0 or 1 in a stock state
+
+uint32_t llama_hex_mark(const llama_kv_hex * tier, uint32_t v_trans) {
+    return tier ? STATE_MARK : v_trans;
+}
+
+bool llama_hex_unmark(const llama_kv_hex * tier, uint32_t & v_trans) {
+    if ((v_trans == STATE_MARK) != (tier != nullptr)) {
+        LLAMA_LOG_ERROR("%s: this state was saved %s a HEX tier and the cache is %s one; use the --hex settings that it was saved with\n",
+                __func__, tier ? "without" : "with", tier ? "with" : "without");
+        return false;
     }
+    v_trans = tier ? 0 : v_trans;
+    return true;
+}
+
+std::vector<uint32_t> llama_hex_cells(const std::vector<std::pair<uint32_t, uint32_t>> & ranges) {
+    std::vector<uint32_t> cells;
+    for (const auto & [first, last] : ranges) {
+        for (uint32_t i = first; i < last; ++i) {
+            cells.push_back(i);
+        }
+    }
+    return cells;
 }
 
 //
@@ -346,16 +368,20 @@ void llama_hex_access::stats(const llama_kv_cache & kv, llama_hex_stats & out) {
         out.state_bytes   = kv.hex->state_bytes();
     }
     out.total_bytes      = out.base_k_bytes + out.base_v_bytes + out.refined_bytes + out.state_bytes;
-    out.bits_per_element = 8.0*out.total_bytes/n_elements;
+    out.bits_per_element = n_elements > 0 ? 8.0*out.total_bytes/n_elements : 0;
 }
 
 bool llama_hex_get_stats(const llama_context * ctx, llama_hex_stats * out) {
     *out = {};
-    const llama_kv_cache * kv = full_attention_cache(const_cast<llama_context *>(ctx)->get_memory());
+    auto * memory = const_cast<llama_context *>(ctx)->get_memory();
+    const llama_kv_cache * kv = full_attention_cache(memory);
     if (!kv) {
         return false;
     }
     llama_hex_access::stats(*kv, *out);
+    if (const auto * iswa = iswa_cache(memory)) {
+        out->swa_bytes = llama_hex_access::base_bytes(*iswa->get_swa());
+    }
     if (const auto * tier = llama_hex_access::tier(*kv)) {
         llama_synchronize(const_cast<llama_context *>(ctx));
         tier->count_refined(llama_hex_access::cells(*kv), *out);

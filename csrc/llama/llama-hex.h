@@ -20,6 +20,7 @@ struct llama_hex_stats {
     uint64_t state_bytes;      // maps, scores, means
     uint64_t total_bytes;
     double   bits_per_element; // total over the elements of K and V
+    uint64_t swa_bytes;        // K and V of the sliding-window cache, 0 without one; not in the total
     uint64_t refined_ring;     // (layer, KV head, cell) entries refined by sinks and recent tokens
     uint64_t refined_heavy;    // ... by heavy hitters
     uint64_t refined_static;   // ... by the backbone

@@ -72,6 +72,7 @@ void llama_kv_hex::reset_ring(stream_ring & ring) const {
 }
 
 void llama_kv_hex::clear() {
+    moves.clear();
     for (auto & ring : rings) {
         reset_ring(ring);
     }
@@ -118,39 +119,53 @@ void llama_kv_hex::drop_dead(stream_ring & ring, const llama_kv_cells & cells, c
 }
 
 // Gives the rows ubatch[i0, i0 + idxs.size()) their ring slots and writes them to words.
-void llama_kv_hex::place_rows(stream_ring & ring, const llama_ubatch & ubatch, size_t i0, const std::vector<uint32_t> & idxs, int32_t * words) const {
+void llama_kv_hex::place_rows(stream_ring & ring, const llama_kv_cells & cells, const llama_ubatch & ubatch, size_t i0,
+        const std::vector<uint32_t> & idxs, int32_t * words) const {
     auto * rows = reinterpret_cast<hex_meta_row *>(words);
 
-    std::map<llama_seq_id, int64_t> n_left; // rows of the sequence from here to the end
+    struct progress {
+        int64_t query0; // queries before this ubatch
+        int64_t n_rows; // rows of the sequence in this ubatch
+        int64_t n_left; // ... from here to the end
+        int32_t n_sink; // sinks that the sequence has; positions can repeat, so they do not tell
+        int32_t n_keep; // recent tokens that the ring can hold
+    };
+    std::map<llama_seq_id, progress> seqs;
     for (size_t ii = 0; ii < idxs.size(); ++ii) {
-        n_left[ubatch.seq_id[i0 + ii][0]]++;
-    }
-    std::map<llama_seq_id, int64_t> n_query_end;
-    for (const auto & [id, n] : n_left) {
-        n_query_end[id] = ring.seqs[id].n_query + n;
+        const llama_seq_id id = ubatch.seq_id[i0 + ii][0];
+        const auto [it, is_new] = seqs.insert({ id, {} });
+        if (is_new) {
+            // a sink can be in the list of a sequence that it was copied from and that is gone
+            const seq_ring & seq = ring.seqs[id];
+            const auto own = std::count_if(seq.sinks.begin(), seq.sinks.end(), [&](const entry & e) { return cells.seq_has(e.cell, id); });
+            it->second = { seq.n_query, 0, 0, (int32_t) own, (int32_t) std::min<size_t>(plan.n_recent, seq.recent.size() + ring.free.size()) };
+        }
+        it->second.n_rows++;
+        it->second.n_left++;
     }
 
     for (size_t ii = 0; ii < idxs.size(); ++ii) {
         const llama_seq_id id  = ubatch.seq_id[i0 + ii][0];
         const llama_pos    pos = ubatch.pos[i0 + ii];
 
-        seq_ring & seq    = ring.seqs[id];
-        int64_t  & n_rest = n_left[id];
+        seq_ring & seq = ring.seqs[id];
+        progress & at  = seqs[id];
 
         hex_meta_row & row = rows[ii];
-        row = { /*.cell =*/ (int32_t) idxs[ii], /*.ring_slot =*/ -1, /*.n_seen =*/ (int32_t) n_rest,
-                /*.evict_cell =*/ -1, /*.evict_seen =*/ 0, /*.is_sink =*/ pos < params.n_sink };
+        row = { /*.cell =*/ (int32_t) idxs[ii], /*.ring_slot =*/ -1, /*.n_seen =*/ (int32_t) at.n_left,
+                /*.evict_cell =*/ -1, /*.evict_seen =*/ 0, /*.is_sink =*/ pos < params.n_sink && at.n_sink < params.n_sink };
 
         entry e = { -1, row.cell, seq.n_query };
-        if (row.is_sink || n_rest <= plan.n_recent) { // of a long ubatch only the last rows are recent at its end
+        if (row.is_sink || at.n_left <= at.n_keep) { // of a long ubatch only the last rows are recent at its end
             const bool full = !row.is_sink && (int32_t) seq.recent.size() >= plan.n_recent;
             if (!full && !ring.free.empty()) {
                 e.slot = ring.free.back();
                 ring.free.pop_back();
-            } else if (!row.is_sink && !seq.recent.empty()) {
+            } else if (!row.is_sink && !seq.recent.empty() && seq.recent.front().q0 < at.query0) {
+                // never a row of this ubatch: its slot is not written yet
                 const entry & old = seq.recent.front();
                 row.evict_cell = old.cell;
-                row.evict_seen = (int32_t) std::min<int64_t>(n_query_end[id] - old.q0, INT32_MAX);
+                row.evict_seen = (int32_t) std::min<int64_t>(at.query0 - old.q0 + at.n_rows, INT32_MAX);
                 e.slot = old.slot;
                 seq.recent.pop_front();
             }
@@ -163,12 +178,15 @@ void llama_kv_hex::place_rows(stream_ring & ring, const llama_ubatch & ubatch, s
                 seq.recent.push_back(e);
             }
         }
+        at.n_sink += row.is_sink;
+        at.n_left--;
         seq.n_query++;
-        n_rest--;
     }
 }
 
 void llama_kv_hex::apply(const slot_info & sinfo, const llama_ubatch & ubatch, const llama_kv_cells_vec & v_cells) {
+    apply_moves();
+
     const size_t n_tps = sinfo.size();
     const size_t words = hex_meta_words(n_tps, plan.n_ring, plan.n_ctx);
 
@@ -203,7 +221,7 @@ void llama_kv_hex::apply(const slot_info & sinfo, const llama_ubatch & ubatch, c
             }
         }
 
-        place_rows(ring, ubatch, s*n_tps, sinfo.idxs[s], dst);
+        place_rows(ring, cells, ubatch, s*n_tps, sinfo.idxs[s], dst);
     }
 }
 

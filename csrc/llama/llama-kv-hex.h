@@ -19,6 +19,8 @@
 #include <map>
 #include <vector>
 
+class llama_io_read_i;
+class llama_io_write_i;
 struct llama_ubatch;
 struct llm_graph_context;
 
@@ -31,6 +33,7 @@ public:
         int32_t head_k;
         int32_t head_v;
 
+        ggml_tensor * k     = nullptr; // base codes of the cache, hexN [head_k*n_head_kv, n_ctx, n_stream]
         ggml_tensor * pool  = nullptr; // I8  [slot_size, n_slots, n_head_kv, n_stream]
         ggml_tensor * state = nullptr; // I32 [words, n_head_kv, n_stream]
     };
@@ -52,6 +55,15 @@ public:
     void apply(const slot_info & sinfo, const llama_ubatch & ubatch, const llama_kv_cells_vec & cells);
     void clear();
     void copy_stream(uint32_t ssrc, uint32_t sdst); // tensors and ring; the caller has synchronised
+
+    //
+    // state (llama-kv-hex-state.cpp); both throw std::runtime_error
+    //
+
+    // Writes the tier of the cells `saved`, of one sequence or (-1) of all.
+    void state_write(llama_io_write_i & io, uint32_t strm, const std::vector<uint32_t> & saved, llama_seq_id seq_id) const;
+    // Reads it back for the same cells, which are at `placed` now; seq_id -1: they keep their sequences.
+    void state_read(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & placed, llama_seq_id seq_id, const llama_kv_cells & cells);
 
     //
     // graph
@@ -105,12 +117,25 @@ private:
     std::vector<std::vector<ggml_tensor *>> pool_stream;
     std::vector<std::vector<ggml_tensor *>> state_stream;
 
+    struct move { // restored K rows of one KV head that are still relative to the mean they were saved with
+        size_t   il;
+        uint32_t strm;
+        int32_t  head;
+        std::vector<uint32_t> cells;
+        std::vector<float>    shift; // [head_k]: saved mean minus this cache's
+    };
+
+    std::vector<move>        moves;
     std::vector<stream_ring> rings;
     std::vector<int32_t>     meta; // of the current ubatch, [n_stream of it][words]
 
     void reset_ring(stream_ring & ring) const;
     void drop_dead (stream_ring & ring, const llama_kv_cells & cells, const std::vector<uint32_t> & taken) const;
-    void place_rows(stream_ring & ring, const llama_ubatch & ubatch, size_t i0, const std::vector<uint32_t> & idxs, int32_t * words) const;
+    void place_rows(stream_ring & ring, const llama_kv_cells & cells, const llama_ubatch & ubatch, size_t i0,
+            const std::vector<uint32_t> & idxs, int32_t * words) const;
+
+    void apply_moves();
+    void read_tier(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & placed, llama_seq_id seq_id, const llama_kv_cells & cells);
 
     ggml_hex_op_params op_params(const layer & l) const;
 };
@@ -128,9 +153,14 @@ ggml_type llama_hex_swa_type(ggml_type type);
 // Tells the tier, if there is one, about a ubatch; before the cells are changed.
 void llama_hex_apply(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinfo, const llama_ubatch & ubatch);
 
-// What a tier cannot do yet: true, with the reason logged, when there is a tier; or an exception for state files.
+// What a tier cannot do yet: true, with the reason logged, when there is a tier.
 bool llama_hex_refuses(const llama_kv_hex * tier, const char * what);
-void llama_hex_check_state(const llama_kv_hex * tier);
+
+// The v_trans word of a state: a mark in it keeps states with a tier and states without one apart.
+uint32_t llama_hex_mark  (const llama_kv_hex * tier, uint32_t v_trans);
+bool     llama_hex_unmark(const llama_kv_hex * tier, uint32_t & v_trans); // false, with the reason logged: the wrong kind
+// The cells of a list of ranges [first, second).
+std::vector<uint32_t> llama_hex_cells(const std::vector<std::pair<uint32_t, uint32_t>> & ranges);
 
 // Builds attention for a cache that has a tier; nullptr when it has none.
 ggml_tensor * llama_hex_build_attn(const llm_graph_context & graph, const llama_kv_cache_context * mctx,

@@ -1,0 +1,370 @@
+// Saving and restoring the refinement tier, behind the cells and base codes that llama_kv_cache writes itself.
+//
+// Per stream: a header that must match the cache, the ring, and per layer and KV head the mean and the refined cells
+// with their residuals. Cells are named by their place in the saved list, so they can come back at other indices.
+// Everything that is read is checked; a mismatch throws, and the cache then drops what it restored.
+
+#include "llama-kv-hex.h"
+
+#include "core/hex_codec.h"
+#include "cpu/hex_cache.h"
+#include "ggml/hex_state.h"
+
+#include "llama-impl.h"
+#include "llama-io.h"
+
+#include "ggml-backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+static constexpr uint32_t STATE_MAGIC   = 0x54584548; // "HEXT"
+static constexpr uint32_t STATE_VERSION = 1;
+
+struct state_header {
+    uint32_t magic, version;
+    int32_t  n_layer, refine, n_mean, n_sink;
+    int32_t  n_ring, n_heavy;
+    int32_t  n_cells; // of this section
+    int32_t  n_entry; // of the ring
+};
+
+struct state_entry { // a token of the ring
+    int32_t index;   // in the saved list of cells
+    int32_t seq_id;
+    int32_t is_sink;
+    int32_t age;     // queries of its sequence since it came
+};
+
+enum state_tier : int32_t { TIER_RING, TIER_HEAVY, TIER_STATIC };
+
+struct state_refined {
+    int32_t index;
+    int32_t tier;
+    float   score;
+};
+
+[[noreturn]] static void mismatch(const std::string & what) {
+    throw std::runtime_error("the saved HEX tier does not fit this cache: " + what);
+}
+
+static void refuse_channels(const hex_graph & graph) {
+    if (graph.kind == HEX_BACKBONE_CHANNELS) {
+        throw std::runtime_error("a HEX cache with a backbone of channels cannot be saved; use another --hex-backbone-kind");
+    }
+}
+
+template <typename T>
+static void put(llama_io_write_i & io, const T & x) {
+    io.write(&x, sizeof(x));
+}
+
+template <typename T>
+static T get(llama_io_read_i & io) {
+    T x;
+    io.read(&x, sizeof(x));
+    return x;
+}
+
+namespace {
+
+// One layer's state of one stream, on the host.
+struct layer_state {
+    std::vector<int32_t> words;
+    const int64_t        n_words;
+    const int32_t        head_k, n_ring, n_heavy;
+
+    layer_state(const llama_kv_hex::layer & l, const hex_plan & plan) :
+        words(l.state->ne[0]*l.state->ne[1]), n_words(l.state->ne[0]), head_k(l.head_k), n_ring(plan.n_ring), n_heavy(plan.n_heavy) {}
+
+    int32_t * head(int32_t h)        { return words.data() + h*n_words; }
+    float   * mean(int32_t h)        { return (float *) head(h) + HEX_STATE_MEAN; }
+    float   * ring_score(int32_t h)  { return (float *) head(h) + hex_state_ring_score(head_k); }
+    int32_t * heavy_cell(int32_t h)  { return head(h) + hex_state_heavy_cell(head_k, n_ring); }
+    float   * heavy_score(int32_t h) { return (float *) head(h) + hex_state_heavy_score(head_k, n_ring, n_heavy); }
+};
+
+}
+
+static size_t slot_offset(const ggml_tensor * pool, int32_t h, int32_t slot) {
+    return h*pool->nb[2] + slot*pool->nb[1];
+}
+
+void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::vector<uint32_t> & saved, llama_seq_id seq_id) const {
+    refuse_channels(graph);
+    std::vector<int32_t> index(plan.n_ctx, -1); // of a cell in the saved list
+    for (size_t i = 0; i < saved.size(); ++i) {
+        index[saved[i]] = (int32_t) i;
+    }
+
+    std::vector<state_entry>     ring;
+    std::vector<const entry *>   ring_slots;
+    for (const auto & [id, seq] : rings[strm].seqs) {
+        const auto add = [&](const entry & e, bool is_sink) {
+            if (index[e.cell] >= 0 && (seq_id == -1 || id == seq_id)) {
+                ring.push_back({ index[e.cell], id, is_sink, (int32_t) std::min<int64_t>(seq.n_query - e.q0, INT32_MAX) });
+                ring_slots.push_back(&e);
+            }
+        };
+        for (const auto & e : seq.sinks)  { add(e, true);  }
+        for (const auto & e : seq.recent) { add(e, false); }
+    }
+
+    put(io, state_header { STATE_MAGIC, STATE_VERSION, (int32_t) layers.size(), params.refine, params.n_mean, params.n_sink,
+            plan.n_ring, plan.n_heavy, (int32_t) saved.size(), (int32_t) ring.size() });
+    for (const auto & e : ring) {
+        put(io, e);
+    }
+
+    const size_t slot_size = hex_slot_size(params.refine, layers[0].head_k, layers[0].head_v);
+    std::vector<uint8_t> row(slot_size);
+    for (size_t il = 0; il < layers.size(); ++il) {
+        const layer & l = layers[il];
+        layer_state st(l, plan);
+        ggml_backend_tensor_get(state_stream[il][strm], st.words.data(), 0, st.words.size()*sizeof(int32_t));
+        row.resize(hex_slot_size(params.refine, l.head_k, l.head_v));
+
+        for (int32_t h = 0; h < l.n_head_kv; ++h) {
+            io.write(st.head(h), (HEX_STATE_MEAN + l.head_k)*sizeof(int32_t));
+
+            // each refined cell once, in the order in which attention looks for it
+            std::vector<std::pair<state_refined, int32_t>> refined; // with its slot
+            std::vector<bool> seen(saved.size());
+            const auto add = [&](int32_t cell, state_tier tier, float score, int32_t slot) {
+                if (cell >= 0 && cell < plan.n_ctx && index[cell] >= 0 && !seen[index[cell]]) {
+                    seen[index[cell]] = true;
+                    refined.push_back({ { index[cell], tier, score }, slot });
+                }
+            };
+            for (const auto * e : ring_slots) {
+                add(e->cell, TIER_RING, plan.n_heavy > 0 ? st.ring_score(h)[e->slot] : 0, e->slot);
+            }
+            for (int32_t i = 0; i < plan.n_heavy; ++i) {
+                add(st.heavy_cell(h)[i] - 1, TIER_HEAVY, st.heavy_score(h)[i], plan.n_ring + i);
+            }
+            for (int32_t i = 0; i < plan.n_static; ++i) {
+                add(hex_graph_cell(&graph, l.pair0 + h, i), TIER_STATIC, 0, plan.n_ring + plan.n_heavy + i);
+            }
+
+            put(io, (int32_t) refined.size());
+            for (const auto & [r, slot] : refined) {
+                put(io, r);
+                ggml_backend_tensor_get(pool_stream[il][strm], row.data(), slot_offset(l.pool, h, slot), row.size());
+                io.write(row.data(), row.size());
+            }
+        }
+    }
+}
+
+static void check_header(const state_header & hd, const hex_params & p, size_t n_layer, size_t n_cells) {
+    if (hd.magic != STATE_MAGIC) {
+        mismatch("there is none in this state");
+    }
+    if (hd.version != STATE_VERSION) {
+        mismatch("version " + std::to_string(hd.version) + ", this build reads " + std::to_string(STATE_VERSION));
+    }
+    if (hd.n_layer != (int32_t) n_layer || hd.n_cells != (int32_t) n_cells) {
+        mismatch(std::to_string(hd.n_layer) + " layers and " + std::to_string(hd.n_cells) + " cells");
+    }
+    if (hd.refine != p.refine || hd.n_mean != p.n_mean || hd.n_sink != p.n_sink) {
+        mismatch("refine, sinks or mean differ; use the settings that it was saved with");
+    }
+    if (hd.n_entry < 0 || hd.n_entry > hd.n_ring || hd.n_ring < 0 || hd.n_ring > (1 << 30)) {
+        mismatch("its ring is damaged");
+    }
+}
+
+void llama_kv_hex::state_read(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & placed, llama_seq_id seq_id, const llama_kv_cells & cells) {
+    try {
+        apply_moves(); // of an earlier restore, before its cells change hands
+        read_tier(io, strm, placed, seq_id, cells);
+    } catch (const std::exception & e) {
+        LLAMA_LOG_ERROR("%s: %s\n", __func__, e.what()); // the caller tells only that it failed
+        throw;
+    }
+}
+
+void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & placed, llama_seq_id seq_id, const llama_kv_cells & cells) {
+    const int32_t n = (int32_t) placed.size();
+    refuse_channels(graph);
+    const state_header hd = get<state_header>(io);
+    check_header(hd, params, layers.size(), placed.size());
+
+    // what the ring and the heavy slots knew about these cells is about their former tokens
+    stream_ring & ring = rings[strm];
+    std::vector<uint32_t> taken((plan.n_ctx + 31)/32);
+    for (const uint32_t cell : placed) {
+        taken[cell/32] |= 1u << (cell % 32);
+    }
+    drop_dead(ring, cells, taken);
+
+    std::vector<int32_t> ring_slot(n, -1);
+    for (int32_t i = 0; i < hd.n_entry; ++i) {
+        const auto e = get<state_entry>(io);
+        if (e.index < 0 || e.index >= n || e.age < 0 || e.seq_id < 0 || e.seq_id >= LLAMA_MAX_SEQ) {
+            mismatch("its ring names cell " + std::to_string(e.index) + " of " + std::to_string(n));
+        }
+        seq_ring & seq = ring.seqs[seq_id == -1 ? e.seq_id : seq_id];
+        const bool full = e.is_sink ? (int32_t) seq.sinks.size() >= plan.n_sink : (int32_t) seq.recent.size() >= plan.n_recent;
+        if (ring.free.empty() || full || ring_slot[e.index] >= 0) {
+            continue; // a smaller ring: the base code remains
+        }
+        const entry here = { ring.free.back(), (int32_t) placed[e.index], seq.n_query - e.age };
+        ring.free.pop_back();
+        ring_slot[e.index] = here.slot;
+        if (e.is_sink) {
+            seq.sinks.push_back(here);
+        } else {
+            seq.recent.push_back(here);
+        }
+    }
+
+    // other tokens keep their codes, and so the mean that those are relative to
+    const bool alone = (int32_t) cells.get_used() == n;
+
+    for (size_t il = 0; il < layers.size(); ++il) {
+        const layer & l = layers[il];
+        layer_state st(l, plan);
+        ggml_tensor * pool = pool_stream[il][strm];
+        ggml_backend_tensor_get(state_stream[il][strm], st.words.data(), 0, st.words.size()*sizeof(int32_t));
+
+        const size_t slot_size = hex_slot_size(params.refine, l.head_k, l.head_v);
+        std::vector<uint8_t> row(slot_size);
+        std::vector<int32_t> saved(HEX_STATE_MEAN + l.head_k);
+
+        for (int32_t h = 0; h < l.n_head_kv; ++h) {
+            io.read(saved.data(), saved.size()*sizeof(int32_t));
+            const float * saved_mean = (const float *) saved.data() + HEX_STATE_MEAN;
+            if (saved[HEX_STATE_ROWS] < 0 || saved[HEX_STATE_ROWS] > params.n_mean || (saved[HEX_STATE_FROZEN] & ~1) ||
+                !std::all_of(saved_mean, saved_mean + l.head_k, [](float x) { return std::isfinite(x); })) {
+                mismatch("its means are damaged");
+            }
+            if (alone) {
+                std::copy(saved.begin(), saved.end(), st.head(h));
+            } else if (saved[HEX_STATE_FROZEN] || st.head(h)[HEX_STATE_FROZEN]) {
+                moves.push_back({ il, strm, h, placed, std::vector<float>(l.head_k) });
+                for (int32_t d = 0; d < l.head_k; ++d) {
+                    moves.back().shift[d] = (saved[HEX_STATE_FROZEN] ? saved_mean[d] : 0) - (st.head(h)[HEX_STATE_FROZEN] ? st.mean(h)[d] : 0);
+                }
+            }
+
+            for (int32_t i = 0; i < plan.n_heavy; ++i) {
+                const int32_t cell = st.heavy_cell(h)[i] - 1;
+                if (cell < 0 || cell >= plan.n_ctx || cells.is_empty(cell) || (taken[cell/32] >> (cell % 32) & 1)) {
+                    st.heavy_cell(h)[i]  = 0;
+                    st.heavy_score(h)[i] = -1;
+                }
+            }
+            // backbone slots of these cells: empty until a residual comes
+            std::fill(row.begin(), row.end(), 0);
+            for (const uint32_t cell : placed) {
+                const int32_t slot = plan.n_static > 0 ? hex_graph_slot(&graph, l.pair0 + h, cell) : -1;
+                if (slot >= 0) {
+                    ggml_backend_tensor_set(pool, row.data(), slot_offset(l.pool, h, plan.n_ring + plan.n_heavy + slot), slot_size);
+                }
+            }
+            // ring slots without a residual must not show an old one either
+            for (const int32_t slot : ring_slot) {
+                if (slot >= 0) {
+                    ggml_backend_tensor_set(pool, row.data(), slot_offset(l.pool, h, slot), slot_size);
+                }
+            }
+
+            const int32_t n_refined = get<int32_t>(io);
+            if (n_refined < 0 || n_refined > n) {
+                mismatch(std::to_string(n_refined) + " refined cells of " + std::to_string(n));
+            }
+            for (int32_t i = 0; i < n_refined; ++i) {
+                const auto r = get<state_refined>(io);
+                io.read(row.data(), row.size());
+                if (r.index < 0 || r.index >= n || r.tier < TIER_RING || r.tier > TIER_STATIC || !std::isfinite(r.score)) {
+                    mismatch("a refined cell is damaged");
+                }
+                const int32_t cell  = (int32_t) placed[r.index];
+                const int32_t fixed = plan.n_static > 0 ? hex_graph_slot(&graph, l.pair0 + h, cell) : -1;
+                if (fixed >= 0) {
+                    ggml_backend_tensor_set(pool, row.data(), slot_offset(l.pool, h, plan.n_ring + plan.n_heavy + fixed), slot_size);
+                }
+                int32_t slot = ring_slot[r.index];
+                if (slot >= 0) {
+                    if (plan.n_heavy > 0) {
+                        st.ring_score(h)[slot] = r.tier == TIER_RING ? r.score : 0;
+                    }
+                } else if (fixed < 0 && plan.n_heavy > 0) { // it competes like a token that leaves the ring
+                    const float * score = st.heavy_score(h);
+                    const int32_t weakest = (int32_t) (std::min_element(score, score + plan.n_heavy) - score);
+                    if (st.heavy_cell(h)[weakest] == 0 || r.score > score[weakest]) {
+                        st.heavy_cell(h)[weakest]  = cell + 1;
+                        st.heavy_score(h)[weakest] = r.score;
+                        slot = plan.n_ring + weakest;
+                    }
+                }
+                if (slot >= 0) {
+                    ggml_backend_tensor_set(pool, row.data(), slot_offset(l.pool, h, slot), slot_size);
+                }
+            }
+        }
+        ggml_backend_tensor_set(state_stream[il][strm], st.words.data(), 0, st.words.size()*sizeof(int32_t));
+    }
+}
+
+// Codes the K rows of restored cells again, relative to this cache's mean. Base rows arrive only after state_read has
+// returned (llama.cpp defers them), so this runs before the next ubatch.
+void llama_kv_hex::apply_moves() {
+    for (const auto & m : moves) {
+        const layer & l = layers[m.il];
+        ggml_tensor * pool = pool_stream[m.il][m.strm];
+        layer_state st(l, plan);
+        ggml_backend_tensor_get(state_stream[m.il][m.strm], st.words.data(), 0, st.words.size()*sizeof(int32_t));
+
+        std::vector<int32_t> slot_of(plan.n_ctx, -1);
+        for (const auto & [_, seq] : rings[m.strm].seqs) {
+            for (const auto & e : seq.sinks)  { slot_of[e.cell] = e.slot; }
+            for (const auto & e : seq.recent) { slot_of[e.cell] = e.slot; }
+        }
+        for (int32_t i = 0; i < plan.n_heavy; ++i) {
+            const int32_t cell = st.heavy_cell(m.head)[i] - 1;
+            if (cell >= 0 && cell < plan.n_ctx) {
+                slot_of[cell] = plan.n_ring + i;
+            }
+        }
+
+        const int    bits      = hex_type_bits(l.k->type);
+        const size_t base_size = ggml_row_size(l.k->type, l.head_k);
+        const size_t res_size  = hex_residual_size(params.refine, l.head_k);
+        std::vector<uint8_t> base(base_size), residual(res_size);
+        std::vector<float>   x(l.head_k), y(l.head_k);
+        for (const uint32_t cell : m.cells) {
+            const int32_t fixed = plan.n_static > 0 ? hex_graph_slot(&graph, l.pair0 + m.head, cell) : -1;
+            const int32_t slot  = fixed >= 0 ? plan.n_ring + plan.n_heavy + fixed : slot_of[cell];
+            const size_t  at    = m.strm*l.k->nb[2] + cell*l.k->nb[1] + m.head*base_size;
+
+            ggml_backend_tensor_get(l.k, base.data(), at, base_size);
+            hex_dequantize(bits, base.data(), x.data(), l.head_k);
+            if (slot >= 0) {
+                ggml_backend_tensor_get(pool, residual.data(), slot_offset(l.pool, m.head, slot), res_size);
+                hex_residual_add(params.refine, residual.data(), x.data(), l.head_k);
+            }
+            for (int32_t d = 0; d < l.head_k; ++d) {
+                x[d] += m.shift[d];
+            }
+            hex_quantize(bits, x.data(), base.data(), l.head_k);
+            ggml_backend_tensor_set(l.k, base.data(), at, base_size);
+            if (slot >= 0) {
+                hex_dequantize(bits, base.data(), y.data(), l.head_k);
+                for (int32_t d = 0; d < l.head_k; ++d) {
+                    y[d] = x[d] - y[d];
+                }
+                hex_residual_quantize(params.refine, y.data(), residual.data(), l.head_k);
+                ggml_backend_tensor_set(pool, residual.data(), slot_offset(l.pool, m.head, slot), res_size);
+                if (fixed >= 0 && slot_of[cell] >= 0) {
+                    ggml_backend_tensor_set(pool, residual.data(), slot_offset(l.pool, m.head, slot_of[cell]), res_size);
+                }
+            }
+        }
+    }
+    moves.clear();
+}
