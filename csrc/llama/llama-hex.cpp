@@ -92,10 +92,11 @@ bool llama_hex_supported(const llama_model * model, char * buf, size_t size) {
 
     bool any = false;
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
-        if (!hparams.has_kv(il) || hparams.is_recr(il) || hparams.is_swa(il)) {
+        // a layer of Falcon-H1 is recurrent and has attention as well
+        if (!hparams.has_kv(il) || (hparams.is_recr(il) && model->arch != LLM_ARCH_FALCON_H1)) {
             continue;
         }
-        any = true;
+        any = any || !hparams.is_swa(il);
         const uint32_t d_k = hparams.n_embd_head_k(il), d_v = hparams.n_embd_head_v(il);
         if (d_k == 0 || d_v == 0 || d_k % HEX_BLOCK != 0 || d_v % HEX_BLOCK != 0) {
             return refuse(buf, size, "head size " + std::to_string(d_k % HEX_BLOCK != 0 ? d_k : d_v) + " is no multiple of 64");
@@ -108,6 +109,16 @@ static bool is_hex(ggml_type type) {
     return hex_type_bits(type) > 0;
 }
 
+// The stock type for a model that HEX does not cover. Quantized V needs flash attention.
+static ggml_type fallback_type(const llama_model & model, const llama_context_params & params) {
+    bool q8_0 = params.flash_attn_type != LLAMA_FLASH_ATTN_TYPE_DISABLED && model.arch != LLM_ARCH_GROK &&
+                model.arch != LLM_ARCH_T5 && model.arch != LLM_ARCH_T5ENCODER;
+    for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
+        q8_0 = q8_0 && model.hparams.n_embd_head_k(il) % 32 == 0 && model.hparams.n_embd_head_v(il) % 32 == 0;
+    }
+    return q8_0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
+}
+
 bool llama_hex_resolve(const llama_model & model, llama_context_params & params) {
     hex_params & hex = params.hex;
     if (!hex.enabled && !is_hex(params.type_k) && !is_hex(params.type_v)) {
@@ -116,16 +127,11 @@ bool llama_hex_resolve(const llama_model & model, llama_context_params & params)
 
     char why[256];
     if (!llama_hex_supported(&model, why, sizeof(why))) {
-        LLAMA_LOG_WARN("%s: HEX is off for this model: %s; the KV cache is q8_0\n", __func__, why);
+        const ggml_type type = fallback_type(model, params);
+        LLAMA_LOG_WARN("%s: HEX is off for this model: %s; the KV cache is %s\n", __func__, why, ggml_type_name(type));
         hex.enabled   = false;
-        params.type_k = GGML_TYPE_Q8_0;
-        params.type_v = GGML_TYPE_Q8_0;
-        for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
-            if (model.hparams.n_embd_head_k(il) % 32 != 0 || model.hparams.n_embd_head_v(il) % 32 != 0 || model.arch == LLM_ARCH_GROK) {
-                params.type_k = GGML_TYPE_F16;
-                params.type_v = GGML_TYPE_F16;
-            }
-        }
+        params.type_k = type;
+        params.type_v = type;
         return true;
     }
     if (!hex.enabled) {
