@@ -1,0 +1,371 @@
+// The refinement tier seen through llama.h: configurations that are refused or fall back, statistics, what is not
+// there yet (shifts), graph reuse, aborted decodes.
+
+#include "tier_fixture.h"
+
+#include "ggml-backend.h"
+#include "llama-ext.h"
+
+#include <cinttypes>
+#include <ctime>
+
+static context_ptr make(const model_ptr & model, const setup & s, const hex_params & p) {
+    log_text.clear();
+    return context_ptr(llama_init_from_model(model.get(), context_params(s, p)));
+}
+
+static std::vector<row> some_rows(int n, int pos = 0, int seq = 0) {
+    rng r = { 5 + (uint64_t) pos };
+    std::vector<row> rows;
+    for (int i = 0; i < n; i++) {
+        rows.push_back({ seq, pos + i, r.below(100) });
+    }
+    return rows;
+}
+
+// ---- configurations
+
+static void bad_configurations(const model_ptr & model) {
+    struct { const char * what; const char * log; setup s; hex_params p; } cases[] = {
+        { "q8_0 K",                 "contradict",       {}, preset("tiny") },
+        { "q4_0 V",                 "contradict",       {}, preset("tiny") },
+        { "no flash attention",     "flash attention",  {}, preset("tiny") },
+        { "heavy = 1.5",            "heavy = 1.5",      {}, preset("tiny") },
+        { "heavy = NaN",            "heavy = ",         {}, preset("tiny") },
+        { "backbone = -0.1",        "backbone = -0.1",  {}, preset("tiny") },
+        { "backbone = 0.001",       "backbone = 0.001", {}, preset("tiny") },
+        { "7 bits",                 "base_k = 7",       {}, preset("tiny") },
+        { "unknown refine",         "refine = 5",       {}, preset("tiny") },
+        { "unknown backbone",       "backbone_kind",    {}, preset("tiny") },
+        { "-5 recent",              "n_recent = -5",    {}, preset("tiny") },
+        { "-1 sinks",               "n_sink = -1",      {}, preset("tiny") },
+        { "half-life 0",            "half_life = 0",    {}, preset("tiny") },
+    };
+    cases[0].s.type_k        = GGML_TYPE_Q8_0;
+    cases[1].s.type_v        = GGML_TYPE_Q4_0;
+    cases[2].s.flash         = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    cases[3].p.heavy         = 1.5f;
+    cases[4].p.heavy         = NAN;
+    cases[5].p.backbone      = -0.1f;
+    cases[6].p.backbone      = 0.001f;
+    cases[7].p.base_k        = 7;
+    cases[8].p.refine        = (enum hex_refine) 5;
+    cases[9].p.backbone_kind = (enum hex_backbone) 77;
+    cases[10].p.n_recent     = -5;
+    cases[11].p.n_sink       = -1;
+    cases[12].p.half_life    = 0;
+    for (const auto & c : cases) {
+        const context_ptr ctx = make(model, c.s, c.p);
+        check(!ctx && log_lines_with(c.log) > 0, "refused: %s", c.what);
+    }
+
+    // odd, but sound: they decode
+    struct { const char * what; hex_params p; } odd[] = {
+        { "everything larger than the context", preset("tiny") },
+        { "only sinks",                         preset("tiny") },
+        { "one cell of heavy hitters",          preset("tiny") },
+        { "mean of one row",                    preset("tiny") },
+        { "mean of more rows than cells",       preset("tiny") },
+        { "hex1 residual",                      preset("tiny") },
+        { "q8_0 residual",                      preset("tiny") },
+    };
+    odd[0].p.n_sink = 5000, odd[0].p.n_recent = 1 << 20, odd[0].p.heavy = 1, odd[0].p.backbone = 1;
+    odd[1].p.n_recent = 0, odd[1].p.heavy = 0;
+    odd[2].p.heavy = 1/256.0f;
+    odd[3].p.n_mean = 1;
+    odd[4].p.n_mean = 1 << 20;
+    odd[5].p.refine = HEX_REFINE_HEX1;
+    odd[6].p.refine = HEX_REFINE_Q8_0;
+    for (const auto & o : odd) {
+        twin t(model.get(), {}, o.p, true);
+        t.prompt(0, 200, 40);
+        t.prompt(0, 30, 1);
+        check(t.ok() && t.rows.max_error < 0.5 && t.mean_kl() < 0.3, "works: %s (mean KL %.3f)%s%s", o.what, t.mean_kl(),
+              t.ok() ? "" : "; ", t.why().c_str());
+    }
+}
+
+// The cache types pick the base; F16 means that the preset does.
+static void cache_types(const model_ptr & model) {
+    setup s;
+    hex_params p = preset("tiny");
+    s.type_k = GGML_TYPE_HEX4;
+    const context_ptr ctx = make(model, s, p);
+    llama_hex_stats st = {};
+    const bool read = ctx && llama_hex_get_stats(ctx.get(), &st);
+    check(read && st.base_k_bytes*9 == st.base_v_bytes*17, "-ctk hex4 over the preset's hex2: %" PRIu64 " and %" PRIu64 " bytes",
+          st.base_k_bytes, st.base_v_bytes); // 4.25 and 2.25 bits
+}
+
+// Head sizes that are no multiple of 64: a stock type, one line of log.
+static void fallback() {
+    for (const int head : { 80, 96, 40, 16 }) {
+        for (const bool flash : { true, false }) {
+            tiny_model shape;
+            shape.head_size = head;
+            const model_ptr model = load_tiny(shape);
+            setup s;
+            s.flash = flash ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+            const context_ptr ctx = make(model, s, preset("balanced"));
+            const int lines = log_lines_with("HEX is off");
+            llama_hex_stats st = {};
+            std::vector<float> logits;
+            const bool works = ctx && decode(ctx.get(), some_rows(20), &logits) == 0 && llama_hex_get_stats(ctx.get(), &st) && !st.enabled;
+            check(works && lines == 1, "head size %d, flash attention %s: falls back to %.2f bits (%d line of log)", head,
+                  flash ? "auto" : "off", st.bits_per_element, lines);
+        }
+    }
+}
+
+// Without residuals and means a HEX cache is `-ctk hexN -ctv hexN`.
+static void plain_types(const model_ptr & model) {
+    for (int bits = 1; bits <= 4; bits++) {
+        hex_params p = preset("tiny");
+        p.base_k = p.base_v = bits;
+        p.refine = HEX_REFINE_NONE;
+        p.n_mean = 0;
+        setup s, stock;
+        stock.type_k = stock.type_v = (ggml_type) (GGML_TYPE_HEX1 + bits - 1);
+        const context_ptr a = make(model, stock, preset("off")), b = make(model, s, p);
+        std::vector<float> la, lb;
+        bool same = a && b;
+        for (int pos = 0; pos < 200 && same; pos += 50) {
+            same = decode(a.get(), some_rows(50, pos), &la) == 0 && decode(b.get(), some_rows(50, pos), &lb) == 0 && la == lb;
+        }
+        for (int pos = 200; pos < 210 && same; pos++) {
+            same = decode(a.get(), some_rows(1, pos), &la) == 0 && decode(b.get(), some_rows(1, pos), &lb) == 0 && la == lb;
+        }
+        check(same, "no refinement, no mean: bit-identical to -ctk hex%d -ctv hex%d", bits, bits);
+    }
+    // off: nothing changes
+    hex_params off = preset("tiny");
+    off.enabled = false;
+    const context_ptr a = make(model, {}, preset("off")), b = make(model, {}, off);
+    std::vector<float> la, lb;
+    check(a && b && decode(a.get(), some_rows(100), &la) == 0 && decode(b.get(), some_rows(100), &lb) == 0 && la == lb, "off: bit-identical to f16");
+}
+
+// ---- statistics
+
+static void statistics(const model_ptr & model, const tiny_model & shape, bool unified, int n_seq) {
+    for (const char * name : { "tiny", "compact", "balanced", "quality", "paper" }) {
+        hex_params p = preset(name);
+        p.backbone = 0.25f;
+        setup s;
+        s.n_ctx   = 512;
+        s.n_seq   = n_seq;
+        s.unified = unified;
+        const context_ptr ctx = make(model, s, p);
+        const int n_lines = log_lines_with("bits per element");
+
+        hex_plan  plan;
+        hex_bytes bytes;
+        char err[256];
+        hex_shape dims = { shape.n_layer, shape.n_head_kv, shape.head_size, shape.head_size, unified ? 1 : n_seq };
+        const bool planned = hex_plan_make(&plan, &p, s.n_ctx, unified ? n_seq : 1, shape.n_layer*shape.n_head_kv, err, sizeof(err));
+        hex_bytes_of(&bytes, &p, &plan, &dims);
+
+        llama_hex_stats st = {};
+        const bool read = ctx && planned && llama_hex_get_stats(ctx.get(), &st);
+        check(read && st.enabled && st.base_k_bytes == bytes.base_k && st.base_v_bytes == bytes.base_v && st.refined_bytes == bytes.refined &&
+              st.state_bytes == bytes.state && st.total_bytes == bytes.total && fabs(st.bits_per_element - bytes.bits_per_element) < 1e-9 &&
+              st.swa_bytes == 0 && n_lines == 1 && st.n_used == 0 && st.n_entries == 0 && st.n_ctx == s.n_ctx*(unified ? 1 : n_seq),
+              "%s, %d %s: %" PRIu64 " bytes as planned, %.2f bits per element", name, n_seq, unified ? "unified" : "streams", st.total_bytes, st.bits_per_element);
+
+        // young: everything is refined. Then the tiers fill up and stay as planned.
+        const uint64_t pairs = (uint64_t) shape.n_layer*shape.n_head_kv;
+        bool young = false, old = false;
+        for (int pos = 0; ctx && pos < 480; pos += 12) {
+            if (decode(ctx.get(), some_rows(12, pos), nullptr) != 0) {
+                break;
+            }
+            llama_hex_get_stats(ctx.get(), &st);
+            const uint64_t n = (uint64_t) pos + 12, refined = st.refined_ring + st.refined_heavy + st.refined_static;
+            const uint64_t ring = std::min<uint64_t>(n, plan.n_ring_seq)*pairs;
+            if (st.n_used != (int) n || st.n_entries != n*pairs || refined > st.n_entries || st.refined_ring != ring) {
+                break;
+            }
+            young = pos == 0 ? refined == st.n_entries : young;
+            old   = pos == 468 && st.refined_heavy == (uint64_t) plan.n_heavy*pairs && st.refined_static > 0;
+        }
+        check(young && old, "%s: all refined at 12 tokens; at 480 %" PRIu64 " ring, %" PRIu64 " heavy, %" PRIu64 " static of %" PRIu64,
+              name, st.refined_ring, st.refined_heavy, st.refined_static, st.n_entries);
+        if (ctx) {
+            llama_memory_seq_rm(llama_get_memory(ctx.get()), 0, 100, -1);
+            llama_hex_get_stats(ctx.get(), &st);
+            const bool less = st.n_used == 100 && st.n_entries == 100*pairs && st.refined_ring + st.refined_heavy + st.refined_static <= st.n_entries;
+            llama_memory_clear(llama_get_memory(ctx.get()), false);
+            llama_hex_get_stats(ctx.get(), &st);
+            check(less && st.n_used == 0 && st.refined_ring + st.refined_heavy + st.refined_static == 0, "%s: counts follow seq_rm and clear", name);
+        }
+    }
+}
+
+// llama.cpp's own accounting, with memory and without any.
+static void breakdown(const model_ptr & model, const tiny_model & shape) {
+    const model_ptr dry = load_tiny(shape, true);
+    uint64_t total[2] = {};
+    llama_hex_stats st = {};
+    for (int i = 0; i < 2; i++) {
+        const context_ptr ctx = make(i ? dry : model, {}, preset("balanced"));
+        if (ctx) {
+            for (const auto & [_, bytes] : llama_get_memory_breakdown(ctx.get())) {
+                total[i] += bytes.context;
+            }
+            if (i == 0) {
+                llama_hex_get_stats(ctx.get(), &st);
+            }
+        }
+    }
+    check(total[0] > 0 && total[0] == total[1] && total[0] >= st.total_bytes && total[0] < st.total_bytes + 1024*(uint64_t) shape.n_layer,
+          "memory breakdown: %" PRIu64 " bytes allocated, %" PRIu64 " without allocating, %" PRIu64 " in the statistics", total[0], total[1], st.total_bytes);
+}
+
+static void sliding_window_bytes() {
+    tiny_model shape;
+    shape.arch = "gemma2", shape.n_layer = 4;
+    const model_ptr model = load_tiny(shape);
+    const context_ptr ctx = make(model, {}, preset("balanced")), stock = make(model, {}, preset("off"));
+    llama_hex_stats st = {}, st_stock = {};
+    const bool read = ctx && stock && llama_hex_get_stats(ctx.get(), &st) && llama_hex_get_stats(stock.get(), &st_stock);
+    const uint64_t elements = 256ull*2*shape.n_head_kv*shape.head_size*2; // cells, two layers, K and V
+    check(read && st.swa_bytes == elements*34/32 && st_stock.swa_bytes == elements*2 && st_stock.total_bytes == elements*2,
+          "sliding-window cache: %" PRIu64 " bytes in q8_0, %" PRIu64 " in f16", st.swa_bytes, st_stock.swa_bytes);
+}
+
+// ---- what is not there yet, and what must go on working
+
+static void shifts(const model_ptr & model) {
+    twin t(model.get(), {}, preset("balanced"), true);
+    t.prompt(0, 60, 20);
+    if (llama_memory_can_shift(t.mem(true))) {
+        return; // then it is tested where it is made
+    }
+    const double kl = t.max_kl;
+    log_text.clear();
+    llama_memory_seq_add(t.mem(true), 0, 10, -1, -5);
+    const int n_add = log_lines_with("nothing was changed");
+    llama_memory_seq_div(t.mem(true), 0, 10, -1, 2);
+    const int n_div = log_lines_with("nothing was changed") - n_add;
+    t.compare_positions();
+    t.prompt(0, 5, 1);
+    check(t.ok() && n_add == 1 && n_div == 1 && t.max_kl < 4*kl + 0.05, "seq_add and seq_div: refused with a line of log each, nothing changed%s%s",
+          t.ok() ? "" : "; ", t.why().c_str());
+}
+
+// Either a state is saved and restored, or nothing is returned and a line of log says why; never a wrong result.
+static void states(const model_ptr & model) {
+    const context_ptr ctx = make(model, {}, preset("balanced"));
+    std::vector<float> before, after;
+    decode(ctx.get(), some_rows(50), &before);
+    log_text.clear();
+
+    const size_t size = llama_state_get_size(ctx.get()), size_seq = llama_state_seq_get_size(ctx.get(), 0);
+    std::vector<uint8_t> data(size + 1024);
+    const size_t n     = llama_state_get_data(ctx.get(), data.data(), data.size());
+    const size_t n_seq = llama_state_seq_get_data(ctx.get(), data.data(), data.size(), 0);
+    const bool refused = size == 0 && size_seq == 0 && n == 0 && n_seq == 0 && log_lines_with("cannot be saved") == 4;
+    const bool saved   = size > 0 && size_seq > 0 && n == size && n_seq == size_seq;
+    check(refused || saved, "state: %s", refused ? "refused, with a line of log each" : saved ? "saved" : "neither saved nor refused");
+
+    const bool file = llama_state_save_file(ctx.get(), "/tmp/hexkv-no-such-folder/state", nullptr, 0);
+    check(!file, "state file that cannot be written: false");
+
+    std::fill(data.begin(), data.end(), 0xa5);
+    const size_t n_read = llama_state_set_data(ctx.get(), data.data(), data.size());
+    llama_memory_clear(llama_get_memory(ctx.get()), true);
+    decode(ctx.get(), some_rows(50), &after);
+    check(n_read == 0 && before == after, "garbage as a state: refused, the context goes on");
+}
+
+static void graph_reuse(const model_ptr & model) {
+    for (const bool on : { false, true }) {
+        const context_ptr ctx = make(model, {}, preset(on ? "balanced" : "off"));
+        decode(ctx.get(), some_rows(30), nullptr);
+        llama_perf_context_reset(ctx.get());
+        for (int i = 0; i < 20; i++) {
+            decode(ctx.get(), some_rows(1, 30 + i), nullptr);
+        }
+        const int n = llama_perf_context(ctx.get()).n_reused;
+        check(n == 19, "%s: 20 decodes reuse the graph %d times", on ? "HEX" : "f16", n);
+    }
+}
+
+// ---- aborted decodes
+
+struct countdown {
+    int left; // calls until the abort, -1: never
+    static bool callback(void * user) {
+        int & left = ((countdown *) user)->left;
+        return left >= 0 && left-- == 0;
+    }
+};
+
+// Aborts a prompt at every few nodes of its graph. What was decoded before must be as if nothing had happened; with
+// everything in the ring that is the f16 result.
+static void aborts(const model_ptr & model) {
+    for (const bool small : { false, true }) {
+        hex_params p = preset("tiny");
+        p.n_mean   = 32;
+        p.n_recent = small ? 8 : 256;
+        p.heavy    = small ? 0.2f : 0;
+        p.refine   = small ? HEX_REFINE_HEX4 : HEX_REFINE_F16;
+        setup s;
+        s.n_seq    = 2;
+        s.n_ubatch = 32; // two ubatches and more
+        twin t(model.get(), s, p, true);
+        countdown c = { -1 };
+        llama_set_abort_callback(t.hex.get(), countdown::callback, &c);
+        t.decode({ { 0, 20 }, { 1, 5 } });
+
+        int n_aborted = 0;
+        bool usable = t.ok();
+        for (int left = 0; usable && left < 400; left += 7) {
+            const int seq = left % 2, from = t.next_pos(seq);
+            c.left = left;
+            const int status = decode(t.hex.get(), some_rows(70, from, seq), nullptr);
+            c.left = -1;
+            if (status == 0) {
+                llama_memory_seq_rm(t.mem(true), seq, from, -1);
+            } else {
+                n_aborted++;
+                usable = status == 2;
+            }
+            // the ubatches before the aborted one stay: take them back
+            llama_memory_seq_rm(t.mem(true), seq, from, -1);
+            t.decode({ { 0, 1 }, { 1, 1 } });
+            if (left % 5 == 0) {
+                t.decode({ { seq, 9 } });
+                t.remove(seq, t.next_pos(seq) - 10, -1);
+            }
+            usable = usable && t.ok();
+        }
+        // the bound of the small ring: lost refinements are base codes, as a rollback leaves them
+        check(usable && n_aborted > 20 && t.max_kl < (small ? 1.0 : 1e-3) && t.rows.max_error < (small ? 0.2 : 0.01),
+              "%d aborted prompts, %s: KL at most %.1e, refined rows within %.4f%s%s", n_aborted, small ? "small ring" : "all in the ring",
+              t.max_kl, t.rows.max_error, t.ok() ? "" : "; ", t.why().c_str());
+    }
+}
+
+int main() {
+    llama_log_set(log_capture, nullptr);
+    llama_backend_init();
+
+    const tiny_model shape;
+    const model_ptr model = load_tiny(shape);
+    bad_configurations(model);
+    cache_types(model);
+    fallback();
+    plain_types(model);
+    statistics(model, shape, true,  1);
+    statistics(model, shape, true,  4);
+    statistics(model, shape, false, 2);
+    breakdown(model, shape);
+    sliding_window_bytes();
+    shifts(model);
+    states(model);
+    graph_reuse(model);
+    aborts(model);
+    printf("# %.1f s\n", (double) clock()/CLOCKS_PER_SEC);
+    return check_exit_code();
+}
