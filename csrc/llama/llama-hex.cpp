@@ -1,6 +1,6 @@
 // The hook points in llama.cpp: parameters, attachment to a cache, attention, statistics.
 
-#include "llama-kv-hex.h"
+#include "llama-hex-access.h"
 
 #include "llama-arch.h"
 #include "llama-context.h"
@@ -16,21 +16,6 @@
 #include <stdexcept>
 
 static constexpr double MiB = 1024.0*1024.0;
-
-//
-// access to what llama_kv_cache keeps private
-//
-
-struct llama_hex_access {
-    static llama_kv_hex * tier(const llama_kv_cache & kv) { return kv.hex.get(); }
-    static const llama_kv_cells_vec & cells(const llama_kv_cache & kv) { return kv.v_cells; }
-
-    static void attach(llama_kv_cache & kv, const hex_params & params);
-    static ggml_tensor * build_attn(const llm_graph_context & graph, const llama_kv_cache_context & mctx,
-            ggml_tensor * q, ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il);
-    static void stats(const llama_kv_cache & kv, llama_hex_stats & out);
-    static size_t base_bytes(const llama_kv_cache & kv) { return kv.size_k_bytes() + kv.size_v_bytes(); }
-};
 
 static llama_kv_cache_iswa * iswa_cache(llama_memory_i * memory) {
     if (auto * hybrid = dynamic_cast<llama_memory_hybrid_iswa *>(memory)) {
@@ -260,10 +245,11 @@ void llama_hex_apply(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinf
 }
 
 bool llama_hex_refuses(const llama_kv_hex * tier, const char * what) {
-    if (tier) {
-        LLAMA_LOG_ERROR("%s: a HEX cache cannot move positions yet; nothing was changed\n", what);
+    if (tier && !tier->can_shift()) {
+        LLAMA_LOG_ERROR("%s: a HEX cache with a backbone of channels cannot move positions; nothing was changed\n", what);
+        return true;
     }
-    return tier != nullptr;
+    return false;
 }
 
 static constexpr uint32_t STATE_MARK = 2; // v_trans is 0 or 1 in a stock state

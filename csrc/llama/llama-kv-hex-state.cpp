@@ -4,11 +4,7 @@
 // with their residuals. Cells are named by their place in the saved list, so they can come back at other indices.
 // Everything that is read is checked; a mismatch throws, and the cache then drops what it restored.
 
-#include "llama-kv-hex.h"
-
-#include "core/hex_codec.h"
-#include "cpu/hex_cache.h"
-#include "ggml/hex_state.h"
+#include "llama-kv-hex-rows.h"
 
 #include "llama-impl.h"
 #include "llama-io.h"
@@ -69,30 +65,6 @@ static T get(llama_io_read_i & io) {
     return x;
 }
 
-namespace {
-
-// One layer's state of one stream, on the host.
-struct layer_state {
-    std::vector<int32_t> words;
-    const int64_t        n_words;
-    const int32_t        head_k, n_ring, n_heavy;
-
-    layer_state(const llama_kv_hex::layer & l, const hex_plan & plan) :
-        words(l.state->ne[0]*l.state->ne[1]), n_words(l.state->ne[0]), head_k(l.head_k), n_ring(plan.n_ring), n_heavy(plan.n_heavy) {}
-
-    int32_t * head(int32_t h)        { return words.data() + h*n_words; }
-    float   * mean(int32_t h)        { return (float *) head(h) + HEX_STATE_MEAN; }
-    float   * ring_score(int32_t h)  { return (float *) head(h) + hex_state_ring_score(head_k); }
-    int32_t * heavy_cell(int32_t h)  { return head(h) + hex_state_heavy_cell(head_k, n_ring); }
-    float   * heavy_score(int32_t h) { return (float *) head(h) + hex_state_heavy_score(head_k, n_ring, n_heavy); }
-};
-
-}
-
-static size_t slot_offset(const ggml_tensor * pool, int32_t h, int32_t slot) {
-    return h*pool->nb[2] + slot*pool->nb[1];
-}
-
 void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::vector<uint32_t> & saved, llama_seq_id seq_id) const {
     refuse_channels(graph);
     std::vector<int32_t> index(plan.n_ctx, -1); // of a cell in the saved list
@@ -123,7 +95,7 @@ void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::
     std::vector<uint8_t> row(slot_size);
     for (size_t il = 0; il < layers.size(); ++il) {
         const layer & l = layers[il];
-        layer_state st(l, plan);
+        llama_hex_layer_state st(l, plan);
         ggml_backend_tensor_get(state_stream[il][strm], st.words.data(), 0, st.words.size()*sizeof(int32_t));
         row.resize(hex_slot_size(params.refine, l.head_k, l.head_v));
 
@@ -152,7 +124,7 @@ void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::
             put(io, (int32_t) refined.size());
             for (const auto & [r, slot] : refined) {
                 put(io, r);
-                ggml_backend_tensor_get(pool_stream[il][strm], row.data(), slot_offset(l.pool, h, slot), row.size());
+                ggml_backend_tensor_get(pool_stream[il][strm], row.data(), llama_hex_slot_offset(l.pool, h, slot), row.size());
                 io.write(row.data(), row.size());
             }
         }
@@ -227,7 +199,7 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
 
     for (size_t il = 0; il < layers.size(); ++il) {
         const layer & l = layers[il];
-        layer_state st(l, plan);
+        llama_hex_layer_state st(l, plan);
         ggml_tensor * pool = pool_stream[il][strm];
         ggml_backend_tensor_get(state_stream[il][strm], st.words.data(), 0, st.words.size()*sizeof(int32_t));
 
@@ -263,13 +235,13 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
             for (const uint32_t cell : placed) {
                 const int32_t slot = plan.n_static > 0 ? hex_graph_slot(&graph, l.pair0 + h, cell) : -1;
                 if (slot >= 0) {
-                    ggml_backend_tensor_set(pool, row.data(), slot_offset(l.pool, h, plan.n_ring + plan.n_heavy + slot), slot_size);
+                    ggml_backend_tensor_set(pool, row.data(), llama_hex_slot_offset(l.pool, h, plan.n_ring + plan.n_heavy + slot), slot_size);
                 }
             }
             // ring slots without a residual must not show an old one either
             for (const int32_t slot : ring_slot) {
                 if (slot >= 0) {
-                    ggml_backend_tensor_set(pool, row.data(), slot_offset(l.pool, h, slot), slot_size);
+                    ggml_backend_tensor_set(pool, row.data(), llama_hex_slot_offset(l.pool, h, slot), slot_size);
                 }
             }
 
@@ -286,7 +258,7 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
                 const int32_t cell  = (int32_t) placed[r.index];
                 const int32_t fixed = plan.n_static > 0 ? hex_graph_slot(&graph, l.pair0 + h, cell) : -1;
                 if (fixed >= 0) {
-                    ggml_backend_tensor_set(pool, row.data(), slot_offset(l.pool, h, plan.n_ring + plan.n_heavy + fixed), slot_size);
+                    ggml_backend_tensor_set(pool, row.data(), llama_hex_slot_offset(l.pool, h, plan.n_ring + plan.n_heavy + fixed), slot_size);
                 }
                 int32_t slot = ring_slot[r.index];
                 if (slot >= 0) {
@@ -303,7 +275,7 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
                     }
                 }
                 if (slot >= 0) {
-                    ggml_backend_tensor_set(pool, row.data(), slot_offset(l.pool, h, slot), slot_size);
+                    ggml_backend_tensor_set(pool, row.data(), llama_hex_slot_offset(l.pool, h, slot), slot_size);
                 }
             }
         }
@@ -315,55 +287,14 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
 // returned (llama.cpp defers them), so this runs before the next ubatch.
 void llama_kv_hex::apply_moves() {
     for (const auto & m : moves) {
-        const layer & l = layers[m.il];
-        ggml_tensor * pool = pool_stream[m.il][m.strm];
-        layer_state st(l, plan);
-        ggml_backend_tensor_get(state_stream[m.il][m.strm], st.words.data(), 0, st.words.size()*sizeof(int32_t));
-
-        std::vector<int32_t> slot_of(plan.n_ctx, -1);
-        for (const auto & [_, seq] : rings[m.strm].seqs) {
-            for (const auto & e : seq.sinks)  { slot_of[e.cell] = e.slot; }
-            for (const auto & e : seq.recent) { slot_of[e.cell] = e.slot; }
-        }
-        for (int32_t i = 0; i < plan.n_heavy; ++i) {
-            const int32_t cell = st.heavy_cell(m.head)[i] - 1;
-            if (cell >= 0 && cell < plan.n_ctx) {
-                slot_of[cell] = plan.n_ring + i;
-            }
-        }
-
-        const int    bits      = hex_type_bits(l.k->type);
-        const size_t base_size = ggml_row_size(l.k->type, l.head_k);
-        const size_t res_size  = hex_residual_size(params.refine, l.head_k);
-        std::vector<uint8_t> base(base_size), residual(res_size);
-        std::vector<float>   x(l.head_k), y(l.head_k);
+        llama_hex_rows rows(*this, m.il, m.strm);
+        std::vector<float> x(layers[m.il].head_k);
         for (const uint32_t cell : m.cells) {
-            const int32_t fixed = plan.n_static > 0 ? hex_graph_slot(&graph, l.pair0 + m.head, cell) : -1;
-            const int32_t slot  = fixed >= 0 ? plan.n_ring + plan.n_heavy + fixed : slot_of[cell];
-            const size_t  at    = m.strm*l.k->nb[2] + cell*l.k->nb[1] + m.head*base_size;
-
-            ggml_backend_tensor_get(l.k, base.data(), at, base_size);
-            hex_dequantize(bits, base.data(), x.data(), l.head_k);
-            if (slot >= 0) {
-                ggml_backend_tensor_get(pool, residual.data(), slot_offset(l.pool, m.head, slot), res_size);
-                hex_residual_add(params.refine, residual.data(), x.data(), l.head_k);
-            }
-            for (int32_t d = 0; d < l.head_k; ++d) {
+            rows.read(m.head, cell, x.data());
+            for (size_t d = 0; d < x.size(); ++d) {
                 x[d] += m.shift[d];
             }
-            hex_quantize(bits, x.data(), base.data(), l.head_k);
-            ggml_backend_tensor_set(l.k, base.data(), at, base_size);
-            if (slot >= 0) {
-                hex_dequantize(bits, base.data(), y.data(), l.head_k);
-                for (int32_t d = 0; d < l.head_k; ++d) {
-                    y[d] = x[d] - y[d];
-                }
-                hex_residual_quantize(params.refine, y.data(), residual.data(), l.head_k);
-                ggml_backend_tensor_set(pool, residual.data(), slot_offset(l.pool, m.head, slot), res_size);
-                if (fixed >= 0 && slot_of[cell] >= 0) {
-                    ggml_backend_tensor_set(pool, residual.data(), slot_offset(l.pool, m.head, slot_of[cell]), res_size);
-                }
-            }
+            rows.write(m.head, cell, x.data());
         }
     }
     moves.clear();

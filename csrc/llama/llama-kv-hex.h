@@ -65,6 +65,11 @@ public:
     // Reads it back for the same cells, which are at `placed` now; seq_id -1: they keep their sequences.
     void state_read(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & placed, llama_seq_id seq_id, const llama_kv_cells & cells);
 
+    // Finishes what a restore has left to do; before stored rows are read or moved.
+    void apply_moves();
+
+    bool can_shift() const { return graph.kind != HEX_BACKBONE_CHANNELS; }
+
     //
     // graph
     //
@@ -85,11 +90,14 @@ public:
     size_t state_bytes() const;
     const hex_plan & get_plan() const { return plan; }
     const hex_params & get_params() const { return params; }
+    const std::vector<layer> & get_layers() const { return layers; }
 
     // Counts refined entries by tier over the given cells; reads device memory.
     void count_refined(const llama_kv_cells_vec & cells, llama_hex_stats & out) const;
 
 private:
+    friend class llama_hex_rows;
+
     struct entry { // a token in the ring
         int32_t slot;
         int32_t cell;
@@ -134,7 +142,6 @@ private:
     void place_rows(stream_ring & ring, const llama_kv_cells & cells, const llama_ubatch & ubatch, size_t i0,
             const std::vector<uint32_t> & idxs, int32_t * words) const;
 
-    void apply_moves();
     void read_tier(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & placed, llama_seq_id seq_id, const llama_kv_cells & cells);
 
     ggml_hex_op_params op_params(const layer & l) const;
@@ -153,7 +160,10 @@ ggml_type llama_hex_swa_type(ggml_type type);
 // Tells the tier, if there is one, about a ubatch; before the cells are changed.
 void llama_hex_apply(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinfo, const llama_ubatch & ubatch);
 
-// What a tier cannot do yet: true, with the reason logged, when there is a tier.
+// Turns the K rows of cells whose positions were moved. False, with the reason logged, when that failed.
+bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx);
+
+// True, with the reason logged, for a tier whose positions cannot be moved.
 bool llama_hex_refuses(const llama_kv_hex * tier, const char * what);
 
 // The v_trans word of a state: a mark in it keeps states with a tier and states without one apart.

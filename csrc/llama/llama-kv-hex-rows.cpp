@@ -1,0 +1,74 @@
+#include "llama-kv-hex-rows.h"
+
+#include "core/hex_codec.h"
+#include "cpu/hex_cache.h"
+
+#include "ggml-backend.h"
+
+llama_hex_rows::llama_hex_rows(llama_kv_hex & t, size_t il, uint32_t s) :
+    tier(t), l(t.layers[il]), pool(t.pool_stream[il][s]), strm(s), st(l, t.plan) {
+    ggml_backend_tensor_get(tier.state_stream[il][strm], st.words.data(), 0, st.words.size()*sizeof(int32_t));
+
+    slot_of.assign(l.n_head_kv, std::vector<int32_t>(tier.plan.n_ctx, -1));
+    for (int32_t h = 0; h < l.n_head_kv; ++h) {
+        for (int32_t i = 0; i < tier.plan.n_heavy; ++i) {
+            const int32_t cell = st.heavy_cell(h)[i] - 1;
+            if (cell >= 0 && cell < tier.plan.n_ctx) {
+                slot_of[h][cell] = tier.plan.n_ring + i;
+            }
+        }
+        for (const auto & [_, seq] : tier.rings[strm].seqs) {
+            for (const auto & e : seq.sinks)  { slot_of[h][e.cell] = e.slot; }
+            for (const auto & e : seq.recent) { slot_of[h][e.cell] = e.slot; }
+        }
+    }
+    base    .resize(ggml_row_size(l.k->type, l.head_k));
+    residual.resize(hex_residual_size(tier.params.refine, l.head_k));
+    tmp     .resize(l.head_k);
+}
+
+int32_t llama_hex_rows::fixed_slot(int32_t h, uint32_t cell) const {
+    const int32_t slot = tier.plan.n_static > 0 ? hex_graph_slot(&tier.graph, l.pair0 + h, cell) : -1;
+    return slot >= 0 ? tier.plan.n_ring + tier.plan.n_heavy + slot : -1;
+}
+
+size_t llama_hex_rows::base_offset(int32_t h, uint32_t cell) const {
+    return strm*l.k->nb[2] + cell*l.k->nb[1] + h*base.size();
+}
+
+const float * llama_hex_rows::mean(int32_t h) {
+    return st.head(h)[HEX_STATE_FROZEN] ? st.mean(h) : nullptr;
+}
+
+void llama_hex_rows::read(int32_t h, uint32_t cell, float * x) {
+    ggml_backend_tensor_get(l.k, base.data(), base_offset(h, cell), base.size());
+    hex_dequantize(hex_type_bits(l.k->type), base.data(), x, l.head_k);
+
+    const int32_t fixed = fixed_slot(h, cell);
+    const int32_t slot  = fixed >= 0 ? fixed : slot_of[h][cell];
+    if (slot >= 0) {
+        ggml_backend_tensor_get(pool, residual.data(), llama_hex_slot_offset(pool, h, slot), residual.size());
+        hex_residual_add(tier.params.refine, residual.data(), x, l.head_k);
+    }
+}
+
+void llama_hex_rows::write(int32_t h, uint32_t cell, const float * x) {
+    const int bits = hex_type_bits(l.k->type);
+    hex_quantize(bits, x, base.data(), l.head_k);
+    ggml_backend_tensor_set(l.k, base.data(), base_offset(h, cell), base.size());
+
+    const int32_t slots[2] = { fixed_slot(h, cell), slot_of[h][cell] };
+    if (slots[0] < 0 && slots[1] < 0) {
+        return;
+    }
+    hex_dequantize(bits, base.data(), tmp.data(), l.head_k);
+    for (int32_t d = 0; d < l.head_k; ++d) {
+        tmp[d] = x[d] - tmp[d];
+    }
+    hex_residual_quantize(tier.params.refine, tmp.data(), residual.data(), l.head_k);
+    for (const int32_t slot : slots) {
+        if (slot >= 0) {
+            ggml_backend_tensor_set(pool, residual.data(), llama_hex_slot_offset(pool, h, slot), residual.size());
+        }
+    }
+}

@@ -1,0 +1,52 @@
+// Reading and rewriting stored rows on the host: for state files and context shifts, not for attention.
+#pragma once
+
+#include "llama-kv-hex.h"
+
+#include "ggml/hex_state.h"
+
+// One layer's state of one stream, on the host.
+struct llama_hex_layer_state {
+    std::vector<int32_t> words;
+    const int64_t        n_words;
+    const int32_t        head_k, n_ring, n_heavy;
+
+    llama_hex_layer_state(const llama_kv_hex::layer & l, const hex_plan & plan) :
+        words(l.state->ne[0]*l.state->ne[1]), n_words(l.state->ne[0]), head_k(l.head_k), n_ring(plan.n_ring), n_heavy(plan.n_heavy) {}
+
+    int32_t * head(int32_t h)        { return words.data() + h*n_words; }
+    float   * mean(int32_t h)        { return (float *) head(h) + HEX_STATE_MEAN; }
+    float   * ring_score(int32_t h)  { return (float *) head(h) + hex_state_ring_score(head_k); }
+    int32_t * heavy_cell(int32_t h)  { return head(h) + hex_state_heavy_cell(head_k, n_ring); }
+    float   * heavy_score(int32_t h) { return (float *) head(h) + hex_state_heavy_score(head_k, n_ring, n_heavy); }
+};
+
+static inline size_t llama_hex_slot_offset(const ggml_tensor * pool, int32_t h, int32_t slot) {
+    return h*pool->nb[2] + slot*pool->nb[1];
+}
+
+// K rows of one layer and stream, in the best precision that the cache holds, relative to the mean when there is one.
+class llama_hex_rows {
+public:
+    llama_hex_rows(llama_kv_hex & tier, size_t il, uint32_t strm);
+
+    void read (int32_t h, uint32_t cell,       float * x);
+    void write(int32_t h, uint32_t cell, const float * x); // base code, and the residual where the cell is refined
+
+    const float * mean(int32_t h); // [head_k], nullptr: K is not centred (yet)
+
+private:
+    llama_kv_hex              & tier;
+    const llama_kv_hex::layer & l;
+    ggml_tensor               * pool;
+    const uint32_t              strm;
+    llama_hex_layer_state       st;
+
+    std::vector<std::vector<int32_t>> slot_of; // [n_head_kv][n_ctx]: ring or heavy slot, -1: none
+
+    std::vector<uint8_t> base, residual;
+    std::vector<float>   tmp;
+
+    int32_t fixed_slot(int32_t h, uint32_t cell) const;
+    size_t  base_offset(int32_t h, uint32_t cell) const;
+};

@@ -1,0 +1,117 @@
+// Context shift of a HEX cache. Stock llama.cpp turns the stored K rows in place; here a row is decoded with its
+// residual and mean, turned in full precision, and coded again. Only cells that move are touched.
+
+#include "llama-kv-hex-rows.h"
+#include "llama-hex-access.h"
+
+#include "llama-context.h"
+#include "llama-graph.h"
+#include "llama-impl.h"
+#include "llama-model.h"
+
+#include <algorithm>
+
+static constexpr size_t CELLS_PER_STEP = 2048; // of one graph, so that its memory does not grow with the context
+
+// rotate back, RoPE by the shift, rotate: what build_graph_shift does, on rows of floats
+static ggml_tensor * build_turn(const llama_kv_cache & kv, const llama_cparams & cparams, ggml_context * ctx,
+        ggml_tensor * rows, ggml_tensor * shift, ggml_tensor * rot, uint32_t il) {
+    const auto & hparams = llama_hex_access::hparams(kv);
+    const auto & model   = llama_hex_access::model(kv);
+
+    ggml_tensor * cur = rot ? llama_mul_mat_hadamard(ctx, rows, rot) : rows;
+    cur = ggml_rope_ext(ctx, cur, shift, model.get_rope_factors(cparams, il), hparams.n_rot(il), hparams.rope_type, cparams.n_ctx_orig_yarn,
+            model.get_rope_freq_base(cparams, il), model.get_rope_freq_scale(cparams, il),
+            cparams.yarn_ext_factor, cparams.yarn_attn_factor, cparams.yarn_beta_fast, cparams.yarn_beta_slow);
+    return rot ? llama_mul_mat_hadamard(ctx, cur, rot) : cur;
+}
+
+// The rows of `cells`, [head_k, n_head_kv, n_cells], turned in place.
+static bool turn(const llama_kv_cache & kv, llama_context * lctx, uint32_t il, int64_t head_k, int64_t n_head_kv,
+        const std::vector<int32_t> & shifts, std::vector<float> & rows) {
+    auto * sched = lctx->get_sched();
+    ggml_backend_sched_reset(sched);
+    auto * res = lctx->get_gf_res_reserve();
+    res->reset();
+
+    ggml_context * ctx = res->get_ctx();
+    ggml_tensor * inp_rows  = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, head_k, n_head_kv, shifts.size());
+    ggml_tensor * inp_shift = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, shifts.size());
+    ggml_tensor * inp_rot   = kv.build_input_k_rot(ctx);
+    ggml_set_input(inp_rows);
+    ggml_set_input(inp_shift);
+
+    ggml_tensor * out = build_turn(kv, lctx->get_cparams(), ctx, inp_rows, inp_shift, inp_rot, il);
+    ggml_set_output(out);
+    ggml_build_forward_expand(res->get_gf(), out);
+    if (!ggml_backend_sched_alloc_graph(sched, res->get_gf())) {
+        return false;
+    }
+    ggml_backend_tensor_set(inp_rows,  rows.data(),   0, ggml_nbytes(inp_rows));
+    ggml_backend_tensor_set(inp_shift, shifts.data(), 0, ggml_nbytes(inp_shift));
+    if (inp_rot) {
+        kv.set_input_k_rot(inp_rot);
+    }
+    if (lctx->graph_compute(res->get_gf(), false) != GGML_STATUS_SUCCESS) {
+        return false;
+    }
+    lctx->synchronize();
+    ggml_backend_tensor_get(out, rows.data(), 0, ggml_nbytes(out));
+    return true;
+}
+
+static void add_mean(llama_hex_rows & stored, int32_t h, float sign, float * x, int32_t n) {
+    if (const float * mean = stored.mean(h)) {
+        for (int32_t d = 0; d < n; ++d) {
+            x[d] += sign*mean[d];
+        }
+    }
+}
+
+bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx) {
+    llama_kv_hex & tier = *llama_hex_access::tier(kv);
+    tier.apply_moves();
+    llama_synchronize(lctx);
+
+    const auto & v_cells = llama_hex_access::cells(kv);
+    for (uint32_t s = 0; s < v_cells.size(); ++s) {
+        std::vector<uint32_t> moved;
+        for (uint32_t i = 0; i < v_cells[s].size(); ++i) {
+            if (!v_cells[s].is_empty(i) && v_cells[s].get_shift(i) != 0) {
+                moved.push_back(i);
+            }
+        }
+        for (size_t ikv = 0; !moved.empty() && ikv < tier.get_layers().size(); ++ikv) {
+            const auto & l = tier.get_layers()[ikv];
+            if (!llama_hex_access::hparams(kv).has_rope(l.il)) {
+                continue;
+            }
+            llama_hex_rows stored(tier, ikv, s);
+            for (size_t at = 0; at < moved.size(); at += CELLS_PER_STEP) {
+                const size_t n = std::min(CELLS_PER_STEP, moved.size() - at);
+                std::vector<int32_t> shifts(n);
+                std::vector<float>   rows(n*l.n_head_kv*l.head_k);
+                const auto row = [&](size_t i, int32_t h) { return rows.data() + (i*l.n_head_kv + h)*l.head_k; };
+
+                for (size_t i = 0; i < n; ++i) {
+                    shifts[i] = v_cells[s].get_shift(moved[at + i]);
+                    for (int32_t h = 0; h < l.n_head_kv; ++h) {
+                        stored.read(h, moved[at + i], row(i, h));
+                        add_mean(stored, h, 1, row(i, h), l.head_k);
+                    }
+                }
+                if (!turn(kv, lctx, l.il, l.head_k, l.n_head_kv, shifts, rows)) {
+                    LLAMA_LOG_ERROR("%s: the context shift of layer %d could not be computed\n", __func__, l.il);
+                    return false;
+                }
+                for (size_t i = 0; i < n; ++i) {
+                    for (int32_t h = 0; h < l.n_head_kv; ++h) {
+                        add_mean(stored, h, -1, row(i, h), l.head_k);
+                        stored.write(h, moved[at + i], row(i, h));
+                    }
+                }
+            }
+        }
+    }
+    return true;
+}
