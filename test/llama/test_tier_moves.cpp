@@ -1,0 +1,197 @@
+// What moves tokens without computing them again: context shifts, and states that are saved and restored.
+
+#include "tier_fixture.h"
+
+static hex_params all_refined(int n_mean) {
+    hex_params p = preset("tiny");
+    p.base_k = p.base_v = 1; // a row that lost its residual is far outside the bounds
+    p.refine   = HEX_REFINE_F16;
+    p.n_sink   = 4;
+    p.n_recent = 300;
+    p.heavy    = 0;
+    p.n_mean   = n_mean;
+    return p;
+}
+
+// ---- context shift
+
+// Drops positions [p0, p1) of sequence 0 and moves what follows down, in both contexts.
+static void shift(twin & t, int p0, int p1) {
+    t.remove(0, p0, p1);
+    for (const bool hex : { false, true }) {
+        llama_memory_seq_add(t.mem(hex), 0, p1, -1, p0 - p1);
+    }
+    for (auto & c : t.seqs[0]) {
+        c.pos -= c.pos >= p1 ? p1 - p0 : 0;
+    }
+}
+
+static void shifts(const llama_model * model) {
+    for (const int n_mean : { 0, 32 }) {
+        twin t(model, {}, all_refined(n_mean), false);
+        check(llama_memory_can_shift(t.mem(true)), "can shift");
+        t.prompt(0, 120, 40);
+        for (int i = 0; i < 10; i++) {
+            shift(t, 4, 20);
+            t.prompt(0, 16, i % 2 ? 1 : 16);
+        }
+        check(t.ok() && t.max_kl < 1e-3, "ten shifts, all refined, mean of %d rows: KL at most %.1e%s%s", n_mean, t.max_kl,
+              t.ok() ? "" : "; ", t.why().c_str());
+    }
+    for (const char * name : { "balanced", "tiny" }) { // rows without a residual are coded anew at each shift
+        twin still(model, {}, preset(name), false), moved(model, {}, preset(name), false);
+        still.prompt(0, 120, 40);
+        moved.prompt(0, 120, 40);
+        for (int i = 0; i < 10; i++) {
+            still.remove(0, 104, -1);
+            shift(moved, 4, 20);
+            still.prompt(0, 16, 1);
+            moved.prompt(0, 16, 1);
+        }
+        check(moved.ok() && moved.mean_kl() < 3*still.mean_kl(), "ten shifts, %s: mean KL %.1e, without shifts %.1e%s%s", name,
+              moved.mean_kl(), still.mean_kl(), moved.ok() ? "" : "; ", moved.why().c_str());
+    }
+}
+
+// ---- states
+
+static context_ptr make(const llama_model * model, const setup & s, const hex_params & p) {
+    return context_ptr(llama_init_from_model(const_cast<llama_model *>(model), context_params(s, p)));
+}
+
+static std::vector<row> text(uint64_t seed, int n, int pos = 0, int seq = 0) {
+    rng r = { seed };
+    std::vector<row> rows;
+    for (int i = 0; i < n; i++) {
+        rows.push_back({ seq, pos + i, r.below(100) });
+    }
+    return rows;
+}
+
+static std::vector<uint8_t> save(llama_context * ctx, int seq) {
+    std::vector<uint8_t> data(seq < 0 ? llama_state_get_size(ctx) : llama_state_seq_get_size(ctx, seq));
+    const size_t n = seq < 0 ? llama_state_get_data(ctx, data.data(), data.size()) : llama_state_seq_get_data(ctx, data.data(), data.size(), seq);
+    data.resize(n);
+    return data;
+}
+
+static bool load(llama_context * ctx, const std::vector<uint8_t> & data, int seq) {
+    return (seq < 0 ? llama_state_set_data(ctx, data.data(), data.size()) : llama_state_seq_set_data(ctx, data.data(), data.size(), seq)) == data.size();
+}
+
+// 30 rows more in each context, one by one; the largest KL between the two.
+static double continue_both(llama_context * a, llama_context * b, int n_vocab, int pos, int seq_b, bool * same) {
+    double max_kl = 0;
+    *same = true;
+    for (int i = 0; i < 30; i++) {
+        std::vector<float> la, lb;
+        if (decode(a, text(100 + i, 1, pos + i), &la) != 0 || decode(b, text(100 + i, 1, pos + i, seq_b), &lb) != 0) {
+            return INFINITY;
+        }
+        *same &= la == lb;
+        max_kl = std::max(max_kl, kl_divergence(la.data(), lb.data(), n_vocab));
+    }
+    return max_kl;
+}
+
+static void round_trips(const llama_model * model, int n_vocab) {
+    for (const char * name : { "balanced", "tiny", "paper" }) {
+        for (const int n : { 20, 90, 200 }) { // before and after the mean freezes, ring full or not
+            for (const int seq : { -1, 0 }) {
+                hex_params p = preset(name);
+                p.n_mean  = 64;
+                p.backbone = strcmp(name, "paper") == 0 ? 0.25f : 0.0f;
+                const context_ptr a = make(model, {}, p), b = make(model, {}, p);
+                std::vector<float> logits;
+                decode(a.get(), text(1, n), &logits);
+                const auto data = save(a.get(), seq);
+                bool same = false;
+                const bool read = !data.empty() && load(b.get(), data, seq);
+                const double kl = read ? continue_both(a.get(), b.get(), n_vocab, n, 0, &same) : INFINITY;
+                check(read && same, "%s, %d tokens, %s: restored into an empty cache, identical logits (KL %.1e)", name, n, seq < 0 ? "whole" : "sequence", kl);
+            }
+        }
+    }
+}
+
+// Into a cache that holds another sequence already, with a mean of its own: other cells, K rows coded again.
+static void into_company(const llama_model * model, int n_vocab) {
+    setup two;
+    two.n_seq = 2;
+    for (const bool full : { true, false }) {
+        const hex_params p = full ? all_refined(32) : preset("balanced");
+        const context_ptr a = make(model, two, p), b = make(model, two, p);
+        std::vector<float> logits;
+        decode(a.get(), text(1, 80), &logits);
+        decode(b.get(), text(2, 70, 0, 1), &logits);
+        const auto data = save(a.get(), 0);
+        bool same;
+        const bool read = !data.empty() && load(b.get(), data, 0);
+        const double kl = read ? continue_both(a.get(), b.get(), n_vocab, 80, 0, &same) : INFINITY;
+        const double bound = full ? 1e-3 : 0.15; // the preset's own error here is about 0.03
+        check(read && kl < bound, "%s: restored beside another sequence, KL at most %.1e", full ? "all refined" : "balanced", kl);
+    }
+}
+
+// Damaged and foreign states: refused, and the cache is empty and usable.
+static void damaged(const llama_model * model) {
+    const hex_params p = preset("balanced");
+    const context_ptr a = make(model, {}, p), b = make(model, {}, p);
+    std::vector<float> logits, fresh;
+    decode(a.get(), text(1, 60), &logits);
+    const auto good = save(a.get(), 0);
+
+    int n_refused = 0, n_tried = 0;
+    bool usable = true;
+    const auto attempt = [&](const std::vector<uint8_t> & data, bool must_fail) {
+        n_tried++;
+        const bool read = load(b.get(), data, 0);
+        n_refused += !read;
+        if (must_fail && read) {
+            usable = false;
+        }
+        llama_memory_clear(llama_get_memory(b.get()), true);
+        usable &= decode(b.get(), text(1, 60), &fresh) == 0 && fresh == logits;
+        llama_memory_clear(llama_get_memory(b.get()), true);
+    };
+    for (size_t n = 1; n < good.size(); n += std::max<size_t>(1, good.size()/60)) {
+        attempt(std::vector<uint8_t>(good.begin(), good.begin() + n), true);
+    }
+    rng r = { 3 };
+    for (int i = 0; i < 150; i++) { // a changed code is a valid code; what must not happen is a crash or a bad cache after it
+        auto data = good;
+        for (int k = 0; k < 3; k++) {
+            data[r.below(i % 2 ? 600 : (int) data.size())] ^= (uint8_t) (1 << r.below(8));
+        }
+        attempt(data, false);
+    }
+    check(usable, "%d damaged states, %d refused: the cache is as good as new after each", n_tried, n_refused);
+
+    const hex_params off = preset("off");
+    hex_params other = p;
+    other.n_mean = 0;
+    setup plain;
+    plain.type_k = GGML_TYPE_HEX4, plain.type_v = GGML_TYPE_HEX2;
+    const context_ptr f16 = make(model, {}, off), codes = make(model, plain, off), differs = make(model, {}, other);
+    decode(codes.get(), text(1, 60), &logits);
+    const auto stock = save(codes.get(), 0); // a refused state empties the sequence
+    check(!load(f16.get(), good, 0), "a HEX state into an f16 cache: refused");
+    check(!load(codes.get(), good, 0), "a HEX state into plain hex4, hex2 types: refused");
+    check(!load(differs.get(), good, 0), "a HEX state into other settings: refused");
+    check(!stock.empty() && !load(b.get(), stock, 0), "a state of plain types into a HEX cache: refused");
+}
+
+int main(void) {
+    llama_log_set(log_capture, nullptr);
+    llama_backend_init();
+    {
+        const model_ptr model = load_tiny(tiny_model());
+        const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model.get()));
+        shifts(model.get());
+        round_trips(model.get(), n_vocab);
+        into_company(model.get(), n_vocab);
+        damaged(model.get());
+    }
+    llama_backend_free();
+    return check_exit_code();
+}
