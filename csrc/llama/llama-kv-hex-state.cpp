@@ -76,7 +76,7 @@ void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::
     std::vector<const entry *>   ring_slots;
     for (const auto & [id, seq] : rings[strm].seqs) {
         const auto add = [&](const entry & e, bool is_sink) {
-            if (index[e.cell] >= 0 && (seq_id == -1 || id == seq_id)) {
+            if (index[e.cell] >= 0) { // cells that sequences share can be in the ring of another one
                 ring.push_back({ index[e.cell], id, is_sink, (int32_t) std::min<int64_t>(seq.n_query - e.q0, INT32_MAX) });
                 ring_slots.push_back(&e);
             }
@@ -179,15 +179,16 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
         if (e.index < 0 || e.index >= n || e.age < 0 || e.seq_id < 0 || e.seq_id >= LLAMA_MAX_SEQ) {
             mismatch("its ring names cell " + std::to_string(e.index) + " of " + std::to_string(n));
         }
-        seq_ring & seq = ring.seqs[seq_id == -1 ? e.seq_id : seq_id];
-        const bool full = e.is_sink ? (int32_t) seq.sinks.size() >= plan.n_sink : (int32_t) seq.recent.size() >= plan.n_recent;
-        if (ring.free.empty() || full || ring_slot[e.index] >= 0) {
+        const llama_seq_id id = seq_id == -1 ? e.seq_id : seq_id;
+        seq_ring & seq = ring.seqs[id];
+        const bool is_sink = e.is_sink && n_sinks(seq, cells, id) < plan.n_sink;
+        if (ring.free.empty() || (!is_sink && (int32_t) seq.recent.size() >= plan.n_recent) || ring_slot[e.index] >= 0) {
             continue; // a smaller ring: the base code remains
         }
         const entry here = { ring.free.back(), (int32_t) placed[e.index], seq.n_query - e.age };
         ring.free.pop_back();
         ring_slot[e.index] = here.slot;
-        if (e.is_sink) {
+        if (is_sink) {
             seq.sinks.push_back(here);
         } else {
             seq.recent.push_back(here);

@@ -118,6 +118,11 @@ void llama_kv_hex::drop_dead(stream_ring & ring, const llama_kv_cells & cells, c
     }
 }
 
+// Sinks of a sequence. One can be in the list of a sequence that it was copied from and that is gone.
+int32_t llama_kv_hex::n_sinks(const seq_ring & seq, const llama_kv_cells & cells, llama_seq_id id) {
+    return (int32_t) std::count_if(seq.sinks.begin(), seq.sinks.end(), [&](const entry & e) { return cells.seq_has(e.cell, id); });
+}
+
 // Gives the rows ubatch[i0, i0 + idxs.size()) their ring slots and writes them to words.
 void llama_kv_hex::place_rows(stream_ring & ring, const llama_kv_cells & cells, const llama_ubatch & ubatch, size_t i0,
         const std::vector<uint32_t> & idxs, int32_t * words) const {
@@ -135,10 +140,8 @@ void llama_kv_hex::place_rows(stream_ring & ring, const llama_kv_cells & cells, 
         const llama_seq_id id = ubatch.seq_id[i0 + ii][0];
         const auto [it, is_new] = seqs.insert({ id, {} });
         if (is_new) {
-            // a sink can be in the list of a sequence that it was copied from and that is gone
             const seq_ring & seq = ring.seqs[id];
-            const auto own = std::count_if(seq.sinks.begin(), seq.sinks.end(), [&](const entry & e) { return cells.seq_has(e.cell, id); });
-            it->second = { seq.n_query, 0, 0, (int32_t) own, (int32_t) std::min<size_t>(plan.n_recent, seq.recent.size() + ring.free.size()) };
+            it->second = { seq.n_query, 0, 0, n_sinks(seq, cells, id), (int32_t) std::min<size_t>(plan.n_recent, seq.recent.size() + ring.free.size()) };
         }
         it->second.n_rows++;
         it->second.n_left++;

@@ -139,6 +139,7 @@ private:
 
     void reset_ring(stream_ring & ring) const;
     void drop_dead (stream_ring & ring, const llama_kv_cells & cells, const std::vector<uint32_t> & taken) const;
+    static int32_t n_sinks(const seq_ring & seq, const llama_kv_cells & cells, llama_seq_id id);
     void place_rows(stream_ring & ring, const llama_kv_cells & cells, const llama_ubatch & ubatch, size_t i0,
             const std::vector<uint32_t> & idxs, int32_t * words) const;
 

@@ -1,0 +1,163 @@
+// Saved and restored states and context shifts between random operations, on caches in which every cell is refined: the
+// f16 cache, under the same operations, gives the expected logits.
+
+#include "tier_fixture.h"
+
+struct saved_state {
+    std::vector<uint8_t> data[2]; // f16, HEX
+    bool whole; // or one sequence, at 0
+    std::map<llama_seq_id, std::vector<twin::cell>> seqs;
+};
+
+static saved_state save(twin & t, llama_seq_id s) { // -1: the whole context
+    saved_state res;
+    res.whole = s < 0;
+    for (int h = 0; h < 2; h++) {
+        llama_context * ctx = h ? t.hex.get() : t.f16.get();
+        res.data[h].resize(s < 0 ? llama_state_get_size(ctx) : llama_state_seq_get_size(ctx, s));
+        const size_t n = s < 0 ? llama_state_get_data(ctx, res.data[h].data(), res.data[h].size())
+                               : llama_state_seq_get_data(ctx, res.data[h].data(), res.data[h].size(), s);
+        if (n == 0 || n != res.data[h].size()) {
+            t.fail("state was not saved");
+        }
+    }
+    if (s < 0) {
+        res.seqs = t.seqs;
+    } else {
+        res.seqs[0] = t.seqs[s];
+    }
+    return res;
+}
+
+static void restore(twin & t, const saved_state & st, llama_seq_id s) {
+    t.n_step++;
+    for (int h = 0; h < 2; h++) {
+        llama_context * ctx = h ? t.hex.get() : t.f16.get();
+        log_text.clear();
+        const size_t n = s < 0 ? llama_state_set_data(ctx, st.data[h].data(), st.data[h].size())
+                               : llama_state_seq_set_data(ctx, st.data[h].data(), st.data[h].size(), s);
+        if (n != st.data[h].size()) {
+            t.fail(std::string(h ? "HEX" : "f16") + " state was not restored: " + log_text);
+        }
+    }
+    if (s < 0) {
+        t.seqs = st.seqs;
+    } else {
+        t.seqs[s] = st.seqs.at(0);
+        for (auto & c : t.seqs[s]) {
+            c.id = t.next_id++;
+        }
+    }
+    t.compare_positions();
+}
+
+// As a context shift does: a range goes, what is behind it moves up; or a gap opens.
+static void shift(twin & t, rng & r, llama_seq_id s) {
+    const int n = t.length(s);
+    std::map<int, int> owners;
+    for (const auto & [_, cells] : t.seqs) {
+        for (const auto & c : cells) {
+            owners[c.id]++;
+        }
+    }
+    for (const auto & c : t.seqs[s]) {
+        if (owners[c.id] > 1) {
+            return; // positions belong to the cell
+        }
+    }
+    if (n < 12 || !llama_memory_can_shift(t.mem(true))) {
+        return;
+    }
+    const bool up = r.chance(0.7);
+    const int  at = r.below(n - 8), p0 = t.seqs[s][at].pos, p1 = t.seqs[s][at + r.range(1, 7)].pos;
+    if (up) {
+        t.remove(s, p0, p1);
+    }
+    t.n_step++;
+    const int from = up ? p1 : p0, by = up ? p0 - p1 : r.range(1, 30);
+    for (int h = 0; h < 2; h++) {
+        llama_memory_seq_add(t.mem(h), s, from, -1, by);
+    }
+    for (auto & c : t.seqs[s]) {
+        c.pos += c.pos >= from ? by : 0;
+    }
+    t.compare_positions();
+}
+
+static void run(const llama_model * model, const char * name, const hex_params & p, bool unified, int max_live, int n_rounds, uint64_t seed) {
+    setup s;
+    s.n_seq   = 3;
+    s.unified = unified;
+    twin t(model, s, p, false);
+    rng r = { seed };
+    std::vector<saved_state> kept;
+    for (int i = 0; i < n_rounds && t.ok(); i++) {
+        random_operations(t, r, r.range(1, 6), max_live);
+        if (!unified) { // llama.cpp copies streams at the next decode, and saves what is there before
+            if (t.length(0) >= max_live) {
+                t.remove(0, 0, -1);
+            }
+            t.decode({ { 0, 1 } });
+        }
+        const int seq = r.below(s.n_seq), kind = r.below(13);
+        if (kind < 4 && t.length(seq) > 0) {
+            kept.push_back(save(t, seq));
+        } else if (kind < 5) {
+            kept.push_back(save(t, -1));
+        } else if (kind > 9) {
+            shift(t, r, seq);
+            if (t.length(seq) > 0 && (unified ? t.live() : t.length(seq)) < max_live) {
+                t.decode({ { seq, 1 } });
+            }
+        } else if (!kept.empty()) {
+            const saved_state & st = kept[r.below((int) kept.size())];
+            std::map<llama_seq_id, int> counts;
+            if (st.whole) {
+                restore(t, st, -1);
+                counts = { { 0, 1 }, { 1, 1 }, { 2, 1 } };
+            } else {
+                t.remove(seq, 0, -1);
+                if ((unified ? t.live() : 0) + (int) st.seqs.at(0).size() <= max_live) {
+                    restore(t, st, seq);
+                    counts[seq] = 1;
+                }
+            }
+            for (int k = 0; k < s.n_seq; k++) {
+                if ((unified ? t.live() : t.length(k)) + 3 > max_live) {
+                    counts.clear();
+                }
+            }
+            if (!counts.empty()) {
+                t.decode(counts);
+            }
+        }
+        if (t.max_kl > 1e-3) {
+            t.fail("KL");
+        }
+    }
+    check(t.ok() && t.max_kl < 1e-3, "%s, %s: %zu states, %ld operations, KL at most %.1e of %ld%s%s", name, unified ? "unified" : "streams",
+          kept.size(), t.n_step, t.max_kl, t.n_kl, t.ok() ? "" : "; ", t.why().c_str());
+}
+
+int main(int argc, char ** argv) {
+    llama_log_set(log_capture, nullptr);
+    llama_backend_init();
+    const int scale = argc > 1 ? atoi(argv[1]) : 1;
+    tiny_model small;
+    small.n_layer = 2;
+    const model_ptr model = load_tiny(small);
+    uint64_t seed = 1;
+    struct { const char * name; int sink, recent; float heavy, backbone; int n_mean, max_live; } cases[] = {
+        { "ring", 4, 256, 0, 0, 32, 252 }, { "ring, no mean", 4, 256, 0, 0, 0, 252 }, { "heavy", 0, 0, 1, 0, 32, 256 }, { "backbone", 0, 0, 0, 1, 32, 256 },
+        { "ring and heavy", 4, 12, 1, 0, 32, 180 }, { "ring, heavy, backbone", 2, 6, 1, 0.5f, 40, 90 },
+    };
+    for (const auto & c : cases) {
+        hex_params p = preset("tiny");
+        p.base_k = p.base_v = 1;
+        p.refine = HEX_REFINE_F16;
+        p.n_sink = c.sink, p.n_recent = c.recent, p.heavy = c.heavy, p.backbone = c.backbone, p.n_mean = c.n_mean;
+        run(model.get(), c.name, p, true,  c.max_live, 60*scale, seed++);
+        run(model.get(), c.name, p, false, c.max_live, 60*scale, seed++);
+    }
+    return check_exit_code();
+}
