@@ -50,7 +50,7 @@ static float alibi_slope(const struct hex_attn * a, int32_t head) {
 static float dot(const float * x, const float * y, int32_t n) {
     double sum = 0;
     for (int32_t i = 0; i < n; i++) {
-        sum += (double) x[i]*y[i];
+        sum += (double) x[i]*(double) y[i];
     }
     return (float) sum;
 }
