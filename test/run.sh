@@ -56,7 +56,7 @@ step_backend-ops() {
     ops=$("$tool" --list-ops 2>/dev/null || true)
     for op in HEX_ATTN HEX_COMMIT; do
         if grep -q "^ *$op\$" <<< "$ops"; then
-            run "test-backend-ops $op" count_ops "$tool" test -b CPU -o "$op"
+            run "test-backend-ops $op" count_ops_some "$tool" test -b CPU -o "$op"
         else
             skip "test-backend-ops $op" "this ggml has no such op"
         fi
