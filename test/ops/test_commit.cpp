@@ -103,6 +103,7 @@ struct world {
     int n_evicted = 0, n_won = 0, n_displaced = 0, n_reused = 0, n_dead = 0, n_recoded = 0, n_read = 0, n_refined = 0;
     struct mean_error { double sum = 0; int n = 0; } base_error, refined_error; // in units of the codec's error
     std::string problem;
+    bool ties = false; // only a few scores, exact in floats, so that many are equal
 
     world(const shape & s, rng & rr) : sh(s), d(s), r(rr), host((size_t) s.n_stream), heads((size_t) s.n_stream*s.n_head_kv),
             rows((size_t) s.n_stream*s.n_head_kv*s.n_ctx) {
@@ -178,7 +179,7 @@ struct world {
                     row.ring_slot = slot;
                     if (hs.ring[(size_t) slot] >= 0) {
                         row.evict_cell = hs.ring[(size_t) slot];
-                        row.evict_seen = r.range(1, 200);
+                        row.evict_seen = ties ? 1 << r.below(3) : r.range(1, 200);
                         n_evicted++;
                     }
                     hs.ring[(size_t) slot] = row.cell;
@@ -252,7 +253,7 @@ struct world {
             weakest = m.heavy[i].score < m.heavy[weakest].score ? i : weakest; // equal scores: the lower slot
         }
         model_heavy & w = m.heavy[weakest];
-        if (w.score >= 0 && (score > 0 || w.score > 0)) {
+        if (!ties && w.score >= 0 && (score > 0 || w.score > 0)) {
             near_tie = std::min(near_tie, fabs(score - w.score)/std::max(score, w.score));
         }
         if (!(score > w.score)) {
@@ -425,15 +426,15 @@ struct world {
             const int32_t s = (int32_t) sh_i/sh.n_head_kv;
             float * m = &mass[n*sh_i];
             for (int32_t i = 0; i < sh.n_ring; i++) {
-                m[i] = d.ring(s)[i] >= 0 ? (float) r.uniform() : 0;
+                m[i] = d.ring(s)[i] < 0 ? 0 : ties ? 0.25f*(float) r.below(4) : (float) r.uniform();
             }
             for (int32_t i = 0; i < sh.n_heavy; i++) {
-                const int32_t seen = r.below(d.n_tps + 1);
+                const int32_t seen = ties ? 0 : r.below(d.n_tps + 1);
                 m[sh.n_ring + i] = seen ? (float) (r.uniform()*r.uniform()*seen) : 0;
                 m[sh.n_ring + sh.n_heavy + d.n_tps + i] = (float) seen;
             }
             for (int32_t i = 0; i < d.n_tps; i++) {
-                m[sh.n_ring + sh.n_heavy + i] = (float) (r.uniform()*r.uniform()*(d.n_tps - i));
+                m[sh.n_ring + sh.n_heavy + i] = ties ? 0.25f*(float) (r.below(4)*(d.n_tps - i)) : (float) (r.uniform()*r.uniform()*(d.n_tps - i));
             }
         }
         return mass;
@@ -552,6 +553,7 @@ static void test_sequences(int n_sequences, int n_ubatches) {
     for (int i = 0; i < n_sequences; i++) {
         const shape s = random_shape(r);
         world w(s, r);
+        w.ties = r.chance(0.2);
         const double p_ring = r.pick((const double[]) { 0, 0.5, 1 }), p_remove = r.pick((const double[]) { 0, 0.02, 0.3 });
         for (int u = 0; u < n_ubatches && w.problem.empty(); u++) {
             const int32_t most = std::min(s.n_ctx/2, r.chance(0.5) ? 4 : 40);
