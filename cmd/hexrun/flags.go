@@ -78,6 +78,7 @@ func cacheFlags() []cli.Flag {
 		text(aboutCache, "hex-backbone-kind", "HEX_BACKBONE_KIND", "KIND|expander, random, strided, log, channels or none"),
 		&cli.Uint32Flag{Name: "hex-seed", Category: aboutCache, Sources: envVar("HEX_SEED"), Usage: "N|seed of the backbone", DefaultText: fromPreset},
 		whole(aboutCache, "hex-mean", "HEX_MEAN", "N|rows whose mean centres K; 0: no centring", 0, fromPreset),
+		whole(aboutCache, "hex-half-life", "HEX_HALF_LIFE", "N|half-life of heavy-hitter scores, in queries", 0, fromPreset),
 	}
 }
 

@@ -232,7 +232,11 @@ static void load_tile(const struct run * r, int64_t sh, int32_t tile, uint64_t w
     if (tile >= r->l.n_tiles) {
         const int64_t token = (int64_t) s*c->n_tps + (tile - r->l.n_tiles)*HEX_TILE;
         for (int32_t j = 0; j < n; j++) {
-            memcpy(x + (size_t) j*d, hex_row_cur(is_v ? &c->v_cur : &c->k_cur, h, token + j), sizeof(float)*(size_t) d);
+            if (want >> j & 1) {
+                memcpy(x + (size_t) j*d, hex_row_cur(is_v ? &c->v_cur : &c->k_cur, h, token + j), sizeof(float)*(size_t) d);
+            } else { // may hold anything, and 0 times NaN is not 0
+                memset(x + (size_t) j*d, 0, sizeof(float)*(size_t) d);
+            }
         }
         return;
     }

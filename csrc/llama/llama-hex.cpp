@@ -169,10 +169,6 @@ ggml_type llama_hex_swa_type(ggml_type type) {
 //
 
 void llama_hex_access::attach(llama_kv_cache & kv, const hex_params & params) {
-    if (kv.other || kv.layers.empty() || !is_hex(kv.layers[0].k->type)) {
-        return;
-    }
-
     std::vector<llama_kv_hex::layer> layers;
     for (const auto & l : kv.layers) {
         layers.push_back({ (int32_t) l.il, 0, (int32_t) kv.hparams.n_head_kv(l.il),
@@ -215,26 +211,32 @@ void llama_hex_access::attach(llama_kv_cache & kv, const hex_params & params) {
     kv.hex = std::move(tier);
 }
 
-static void log_plan(const llama_hex_stats & st, const hex_plan & plan, const hex_params & p) {
+static void log_bytes(const llama_hex_stats & st) {
     const double n_elements = st.total_bytes*8/st.bits_per_element;
-    LLAMA_LOG_INFO("%s: KV cache %.2f MiB, %.2f bits per element: base K %.2f, base V %.2f, refined (%s) %.2f, state %.2f MiB; "
+    LLAMA_LOG_INFO("%s: KV cache %.2f MiB, %.2f bits per element: base K %.2f, base V %.2f, refined %.2f, state %.2f MiB; "
             "f16 would take %.2f, q8_0 %.2f, q4_0 %.2f MiB\n", __func__, st.total_bytes/MiB, st.bits_per_element,
-            st.base_k_bytes/MiB, st.base_v_bytes/MiB, hex_refine_name(p.refine), st.refined_bytes/MiB, st.state_bytes/MiB,
+            st.base_k_bytes/MiB, st.base_v_bytes/MiB, st.refined_bytes/MiB, st.state_bytes/MiB,
             n_elements*16/8/MiB, n_elements*8.5/8/MiB, n_elements*4.5/8/MiB);
-    LLAMA_LOG_INFO("%s: slots per KV head: %d sinks and recent, %d heavy hitters, %d backbone (%s); K centred on the mean of %d rows\n",
-            __func__, plan.n_ring, plan.n_heavy, plan.n_static, hex_backbone_name(p.backbone_kind), p.n_mean);
+}
+
+static void log_plan(const hex_plan & plan, const hex_params & p) {
+    LLAMA_LOG_INFO("%s: refined (%s) per KV head: %d sinks and recent, %d heavy hitters, %d backbone (%s); K centred on the mean of %d rows\n",
+            __func__, hex_refine_name(p.refine), plan.n_ring, plan.n_heavy, plan.n_static, hex_backbone_name(p.backbone_kind), p.n_mean);
 }
 
 void llama_hex_attach(llama_memory_i * memory, const hex_params & params) {
-    llama_kv_cache * kv = params.enabled ? full_attention_cache(memory) : nullptr;
-    if (!kv) {
+    llama_kv_cache * kv = full_attention_cache(memory);
+    if (!kv || !llama_hex_access::has_codes(*kv)) {
         return;
     }
-    llama_hex_access::attach(*kv, params);
+    if (params.enabled) {
+        llama_hex_access::attach(*kv, params);
+    }
+    llama_hex_stats st = {};
+    llama_hex_access::stats(*kv, st);
+    log_bytes(st);
     if (const auto * tier = llama_hex_access::tier(*kv)) {
-        llama_hex_stats st = {};
-        llama_hex_access::stats(*kv, st);
-        log_plan(st, tier->get_plan(), params);
+        log_plan(tier->get_plan(), params);
     }
 }
 
@@ -303,11 +305,14 @@ public:
     const int64_t        n_tokens;
 };
 
-ggml_tensor * llama_hex_access::build_attn(const llm_graph_context & g, const llama_kv_cache_context & mctx,
-        ggml_tensor * q, ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il) {
+ggml_tensor * llama_hex_access::build_attn(const llm_graph_context & g, const llama_kv_cache_context & mctx, ggml_tensor * q,
+        ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * kq_b, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il) {
     const llama_kv_hex * tier = mctx.kv->hex.get();
     if (!tier) {
         return nullptr;
+    }
+    if (kq_b) {
+        throw std::runtime_error("HEX does not support a bias on attention logits");
     }
     if (!k_cur || !v_cur) {
         throw std::runtime_error("HEX does not support layers that share the KV rows of another layer");
@@ -334,9 +339,9 @@ ggml_tensor * llama_hex_access::build_attn(const llm_graph_context & g, const ll
             mctx.kv->map_layer_ids.at(il));
 }
 
-ggml_tensor * llama_hex_build_attn(const llm_graph_context & graph, const llama_kv_cache_context * mctx,
-        ggml_tensor * q, ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il) {
-    return llama_hex_access::build_attn(graph, *mctx, q, k_cur, v_cur, mask, sinks, scale, il);
+ggml_tensor * llama_hex_build_attn(const llm_graph_context & graph, const llama_kv_cache_context * mctx, ggml_tensor * q,
+        ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * kq_b, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il) {
+    return llama_hex_access::build_attn(graph, *mctx, q, k_cur, v_cur, kq_b, mask, sinks, scale, il);
 }
 
 //

@@ -19,6 +19,7 @@
 
 static constexpr uint32_t STATE_MAGIC   = 0x54584548; // "HEXT"
 static constexpr uint32_t STATE_VERSION = 1;
+static constexpr float    MAX_ROWS      = 1 << 24; // of n_mean: a sum of keys is no larger than this many keys
 
 struct state_header {
     uint32_t magic, version;
@@ -65,7 +66,7 @@ static T get(llama_io_read_i & io) {
     return x;
 }
 
-void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::vector<uint32_t> & saved, llama_seq_id seq_id) const {
+void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::vector<uint32_t> & saved) const {
     refuse_channels(graph);
     std::vector<int32_t> index(plan.n_ctx, -1); // of a cell in the saved list
     for (size_t i = 0; i < saved.size(); ++i) {
@@ -150,10 +151,11 @@ static void check_header(const state_header & hd, const hex_params & p, size_t n
 }
 
 void llama_kv_hex::state_read(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & placed, llama_seq_id seq_id, const llama_kv_cells & cells) {
+    apply_moves(); // of an earlier restore, before its cells change hands
     try {
-        apply_moves(); // of an earlier restore, before its cells change hands
         read_tier(io, strm, placed, seq_id, cells);
     } catch (const std::exception & e) {
+        moves.clear();
         LLAMA_LOG_ERROR("%s: %s\n", __func__, e.what()); // the caller tells only that it failed
         throw;
     }
@@ -195,6 +197,14 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
         }
     }
 
+    // nothing on the device changes before all of it has been read and found good
+    struct change {
+        ggml_tensor * tensor;
+        size_t        offset;
+        std::vector<uint8_t> data;
+    };
+    std::vector<change> changes;
+
     // other tokens keep their codes, and so the mean that those are relative to
     const bool alone = (int32_t) cells.get_used() == n;
 
@@ -212,7 +222,7 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
             io.read(saved.data(), saved.size()*sizeof(int32_t));
             const float * saved_mean = (const float *) saved.data() + HEX_STATE_MEAN;
             if (saved[HEX_STATE_ROWS] < 0 || saved[HEX_STATE_ROWS] > params.n_mean || (saved[HEX_STATE_FROZEN] & ~1) ||
-                !std::all_of(saved_mean, saved_mean + l.head_k, [](float x) { return std::isfinite(x); })) {
+                !std::all_of(saved_mean, saved_mean + l.head_k, [](float x) { return std::fabs(x) < 1e6f*MAX_ROWS; })) {
                 mismatch("its means are damaged");
             }
             if (alone) {
@@ -236,13 +246,13 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
             for (const uint32_t cell : placed) {
                 const int32_t slot = plan.n_static > 0 ? hex_graph_slot(&graph, l.pair0 + h, cell) : -1;
                 if (slot >= 0) {
-                    ggml_backend_tensor_set(pool, row.data(), llama_hex_slot_offset(l.pool, h, plan.n_ring + plan.n_heavy + slot), slot_size);
+                    changes.push_back({ pool, llama_hex_slot_offset(l.pool, h, plan.n_ring + plan.n_heavy + slot), row });
                 }
             }
             // ring slots without a residual must not show an old one either
             for (const int32_t slot : ring_slot) {
                 if (slot >= 0) {
-                    ggml_backend_tensor_set(pool, row.data(), llama_hex_slot_offset(l.pool, h, slot), slot_size);
+                    changes.push_back({ pool, llama_hex_slot_offset(l.pool, h, slot), row });
                 }
             }
 
@@ -259,7 +269,7 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
                 const int32_t cell  = (int32_t) placed[r.index];
                 const int32_t fixed = plan.n_static > 0 ? hex_graph_slot(&graph, l.pair0 + h, cell) : -1;
                 if (fixed >= 0) {
-                    ggml_backend_tensor_set(pool, row.data(), llama_hex_slot_offset(l.pool, h, plan.n_ring + plan.n_heavy + fixed), slot_size);
+                    changes.push_back({ pool, llama_hex_slot_offset(l.pool, h, plan.n_ring + plan.n_heavy + fixed), row });
                 }
                 int32_t slot = ring_slot[r.index];
                 if (slot >= 0) {
@@ -276,11 +286,15 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
                     }
                 }
                 if (slot >= 0) {
-                    ggml_backend_tensor_set(pool, row.data(), llama_hex_slot_offset(l.pool, h, slot), slot_size);
+                    changes.push_back({ pool, llama_hex_slot_offset(l.pool, h, slot), row });
                 }
             }
         }
-        ggml_backend_tensor_set(state_stream[il][strm], st.words.data(), 0, st.words.size()*sizeof(int32_t));
+        const auto * words = (const uint8_t *) st.words.data();
+        changes.push_back({ state_stream[il][strm], 0, std::vector<uint8_t>(words, words + st.words.size()*sizeof(int32_t)) });
+    }
+    for (const auto & c : changes) {
+        ggml_backend_tensor_set(c.tensor, c.data.data(), c.offset, c.data.size());
     }
 }
 

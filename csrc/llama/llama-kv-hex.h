@@ -60,8 +60,8 @@ public:
     // state (llama-kv-hex-state.cpp); both throw std::runtime_error
     //
 
-    // Writes the tier of the cells `saved`, of one sequence or (-1) of all.
-    void state_write(llama_io_write_i & io, uint32_t strm, const std::vector<uint32_t> & saved, llama_seq_id seq_id) const;
+    // Writes the tier of the cells `saved`.
+    void state_write(llama_io_write_i & io, uint32_t strm, const std::vector<uint32_t> & saved) const;
     // Reads it back for the same cells, which are at `placed` now; seq_id -1: they keep their sequences.
     void state_read(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & placed, llama_seq_id seq_id, const llama_kv_cells & cells);
 
@@ -173,6 +173,6 @@ bool     llama_hex_unmark(const llama_kv_hex * tier, uint32_t & v_trans); // fal
 // The cells of a list of ranges [first, second).
 std::vector<uint32_t> llama_hex_cells(const std::vector<std::pair<uint32_t, uint32_t>> & ranges);
 
-// Builds attention for a cache that has a tier; nullptr when it has none.
-ggml_tensor * llama_hex_build_attn(const llm_graph_context & graph, const llama_kv_cache_context * mctx,
-        ggml_tensor * q, ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il);
+// Builds attention for a cache that has a tier; nullptr when it has none. kq_b must be NULL then.
+ggml_tensor * llama_hex_build_attn(const llm_graph_context & graph, const llama_kv_cache_context * mctx, ggml_tensor * q,
+        ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * kq_b, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il);

@@ -130,6 +130,14 @@ static void into_company(const llama_model * model, int n_vocab) {
         const double kl = read ? continue_both(a.get(), b.get(), n_vocab, 80, 0, &same) : INFINITY;
         const double bound = full ? 1e-3 : 0.15; // the preset's own error here is about 0.03
         check(read && kl < bound, "%s: restored beside another sequence, KL at most %.1e", full ? "all refined" : "balanced", kl);
+
+        // saved again at once, before a decode has coded its rows relative to the mean of the new cache
+        const context_ptr c = make(model, two, p), d = make(model, two, p), e = make(model, two, p);
+        decode(c.get(), text(1, 80), &logits);
+        decode(d.get(), text(2, 70, 0, 1), &logits);
+        const bool twice = load(d.get(), data, 0) && load(e.get(), save(d.get(), 0), 0);
+        const double kl_twice = twice ? continue_both(c.get(), e.get(), n_vocab, 80, 0, &same) : INFINITY;
+        check(twice && kl_twice < bound, "%s: saved again before a decode, KL at most %.1e", full ? "all refined" : "balanced", kl_twice);
     }
 }
 
