@@ -211,11 +211,14 @@ struct attn_data {
                     random_blocks(r, sh.bits_v, 1, d.base(false, s, h, cell), sh.head_v);
                 }
                 for (int32_t i = 0; i < c.n_tps; i++) {
+                    // rows that nobody sees may hold anything
+                    const int32_t cell = d.rows(s)[i].cell;
+                    const float   any  = (cell < 0 || cell >= c.n_kv) && r.chance(0.3) ? NAN : 1;
                     for (int32_t j = 0; j < sh.head_k; j++) {
-                        d.cur(true, s, h, i)[j] = size_k*r.gauss();
+                        d.cur(true, s, h, i)[j] = any*size_k*r.gauss();
                     }
                     for (int32_t j = 0; j < sh.head_v; j++) {
-                        d.cur(false, s, h, i)[j] = size_v*r.gauss();
+                        d.cur(false, s, h, i)[j] = any*size_v*r.gauss();
                     }
                 }
             }
