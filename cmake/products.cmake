@@ -6,7 +6,6 @@ set(HEXKV_LIB "${CMAKE_BINARY_DIR}/lib")
 foreach(test test-backend-ops test-quantize-fns)
     add_executable(${test} EXCLUDE_FROM_ALL "${HEXKV_LLAMA_DIR}/tests/${test}.cpp")
     target_link_libraries(${test} PRIVATE llama llama-common)
-    target_include_directories(${test} PRIVATE "${CMAKE_SOURCE_DIR}/test") # the cases for HEX
     target_include_directories(${test} PRIVATE "${CMAKE_SOURCE_DIR}/test") # ops/backend_ops_hex.h
     set_target_properties(${test} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${HEXKV_BIN}")
 endforeach()
