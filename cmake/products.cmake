@@ -22,6 +22,7 @@ if (EXISTS "${HEXKV_CSRC}/tools/train_tables.c")
 endif()
 
 # libhexkv.a: everything that Go links, in one archive.
+file(MAKE_DIRECTORY "${HEXKV_LIB}")
 file(GLOB HEXKV_API_SOURCES CONFIGURE_DEPENDS "${HEXKV_CSRC}/hexkv*.cpp")
 if (NOT HEXKV_API_SOURCES)
     message(STATUS "hexkv: csrc/hexkv.cpp is missing, libhexkv.a has no API")
@@ -33,24 +34,23 @@ target_link_libraries(hexkv_api PUBLIC llama-common llama ggml)
 target_include_directories(hexkv_api PRIVATE "${HEXKV_LLAMA_DIR}/vendor" "${HEXKV_LLAMA_DIR}/src")
 target_compile_options(hexkv_api PRIVATE ${HEXKV_WARNINGS})
 
-set(parts hexkv_api llama-common llama-common-base llama cpp-httplib vendor-hash ggml ggml-cpu ggml-cuda ggml-base)
-set(members "")
-set(script "CREATE libhexkv.tmp.a\n")
-foreach(part IN LISTS parts)
+set(parts "")
+foreach(part hexkv_api llama-common llama-common-base llama cpp-httplib vendor-hash ggml ggml-cpu ggml-cuda ggml-base)
     if (TARGET ${part})
-        list(APPEND members ${part})
-        string(APPEND script "ADDLIB $<TARGET_FILE:${part}>\n")
+        list(APPEND parts ${part})
     endif()
 endforeach()
-string(APPEND script "SAVE\nEND\n")
-file(GENERATE OUTPUT "${HEXKV_LIB}/libhexkv.mri" CONTENT "${script}")
+list(TRANSFORM parts REPLACE "(.+)" "$<TARGET_FILE:\\1>" OUTPUT_VARIABLE archives)
 
+# One object in which only hexkv_* is global, so that a program may link another copy of llama.cpp beside it.
 add_custom_command(OUTPUT "${HEXKV_LIB}/libhexkv.a"
-    COMMAND ${CMAKE_COMMAND} -E rm -f libhexkv.tmp.a
-    COMMAND ${CMAKE_AR} -M < libhexkv.mri
-    COMMAND ${CMAKE_COMMAND} -E rename libhexkv.tmp.a libhexkv.a
+    COMMAND ${CMAKE_COMMAND} -E rm -f libhexkv.a
+    COMMAND ${CMAKE_LINKER} -r -o libhexkv.o --whole-archive ${archives}
+    COMMAND ${CMAKE_OBJCOPY} --wildcard "--keep-global-symbol=hexkv_*" libhexkv.o
+    COMMAND ${CMAKE_AR} rcs libhexkv.a libhexkv.o
+    COMMAND ${CMAKE_COMMAND} -E rm -f libhexkv.o
     WORKING_DIRECTORY "${HEXKV_LIB}"
-    DEPENDS ${members} "${HEXKV_LIB}/libhexkv.mri"
+    DEPENDS ${parts}
     COMMENT "Merging lib/libhexkv.a"
     VERBATIM)
 add_custom_target(libhexkv ALL DEPENDS "${HEXKV_LIB}/libhexkv.a")

@@ -33,7 +33,8 @@ int main() { std::optional<int> a{0}; return *a; }' > "$TMP/a.cpp"
         miss "no working C compiler ('$cc' does not build a C11 program); install gcc 9 or newer (package build-essential) or set CC"
     $cxx -std=c++17 "$TMP/a.cpp" -o "$TMP/a" >/dev/null 2>&1 ||
         miss "no working C++ compiler ('$cxx' does not build a C++17 program); install g++ 9 or newer (package build-essential) or set CXX"
-    have "${AR:-ar}" || miss "ar is missing; install binutils"
+    local tool
+    for tool in ar ld objcopy; do have "$tool" || miss "$tool is missing; install binutils"; done
 
     if have go; then
         v=$(cd "$ROOT" && go env GOVERSION 2>/dev/null | number)

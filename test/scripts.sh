@@ -97,7 +97,7 @@ refuses 'no network for the model' 'could not be fetched.*HEXKV_MODEL_FILE' \
 # tools: a PATH with everything but one
 for tool in git cmake ninja go; do
     rm -rf "$TMP/path" && mkdir "$TMP/path"
-    for name in bash sh env git cmake ninja go cc c++ gcc g++ as ld ar npm python3 sed grep sort head tail awk mktemp mkdir rm df \
+    for name in bash sh env git cmake ninja go cc c++ gcc g++ as ld ar objcopy npm python3 sed grep sort head tail awk mktemp mkdir rm df \
                 dirname cat cut uname sha256sum tr ls; do
         [ "$name" = "$tool" ] && continue
         path=$(command -v "$name" || true)
