@@ -65,11 +65,11 @@ struct test_hex : public test_case {
         p.max_bias   = c.max_bias;
         p.softcap    = c.softcap;
         p.refine     = c.refine;
-        p.n_ring     = c.refine == HEX_REFINE_NONE ? 0 : c.n_ring;
-        p.n_heavy    = c.refine == HEX_REFINE_NONE ? 0 : c.n_heavy;
         p.n_mean     = 64;
         p.half_life  = 100;
         p.n_ctx      = c.kv + 37;
+        p.n_ring     = c.refine == HEX_REFINE_NONE ? 0 : std::min(c.n_ring,  p.n_ctx);
+        p.n_heavy    = c.refine == HEX_REFINE_NONE ? 0 : std::min(c.n_heavy, p.n_ctx);
         p.graph_kind = c.refine == HEX_REFINE_NONE ? HEX_BACKBONE_NONE : c.graph;
         if (p.graph_kind != HEX_BACKBONE_NONE) {
             p.graph_seed = 5;

@@ -105,6 +105,7 @@ typedef struct ggml_tensor tensor;
 static const flaw flaws[] = {
     { "n_ring",     [](params & p) { p.n_ring  = -1; }, -1, {} },
     { "n_ring",     [](params & p) { p.n_ring += 1;  }, -1, {} },
+    { "n_ring",     [](params & p) { p.n_ring  = N_CTX + 1; }, -1, {} },
     { "n_ring",     [](params & p) { p.n_ring  = INT_MAX; }, -1, {} },
     { "n_heavy",    [](params & p) { p.n_heavy = -1; }, -1, {} },
     { "n_heavy",    [](params & p) { p.n_heavy = 0;  }, -1, {} },
