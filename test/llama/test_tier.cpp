@@ -140,6 +140,37 @@ static void unusual_batches(const llama_model * model, const coverage & c) {
     }
 }
 
+// After any prompt the ring holds the sinks and the last rows, and nothing else.
+static void ring_contents(const llama_model * model) {
+    for (const int piece : { 1, 5, 12, 13, 100 }) {
+        twin t(model, {}, everything(4, 12, 0.5f, 0, 32), true);
+        t.rows.positions = true;
+        t.prompt(0, 100, piece);
+        t.prompt(0, 1, 1); // shows the ring before it: cells are positions here
+        std::vector<int> want = { 0, 1, 2, 3 };
+        for (int i = 88; i < 100; i++) {
+            want.push_back(i);
+        }
+        check(t.ok() && t.rows.ring_cells == want, "ring after a prompt in ubatches of %d: sinks and the last 12, queries counted%s%s", piece,
+              t.ok() ? "" : "; ", t.why().c_str());
+    }
+}
+
+// The backbone deals a cell to `degree` pairs of all layers and heads, not to the same heads in every layer.
+static void backbone_contents(const llama_model * model, int n_pairs) {
+    for (const float share : { 0.25f, 0.5f }) {
+        twin t(model, {}, everything(0, 0, 0, share, 0), true);
+        t.prompt(0, 100, 20);
+        t.rows.restart();
+        t.prompt(0, 1, 1);
+        bool exact = t.rows.n_static.size() == 100;
+        for (const auto & [_, n] : t.rows.n_static) {
+            exact = exact && n == (int) (share*(float) n_pairs);
+        }
+        check(t.ok() && exact, "backbone = %g: every cell is in %g of %d pairs", (double) share, (double) share*n_pairs, n_pairs);
+    }
+}
+
 // The cache runs full: a status from decode, and the context goes on.
 static void full_cache(const llama_model * model) {
     for (const bool unified : { true, false }) {
@@ -237,6 +268,8 @@ int main(int argc, char ** argv) {
         unusual_batches(model.get(), c);
         lap(c.name);
     }
+    ring_contents(model.get());
+    backbone_contents(model.get(), 4);
     full_cache(model.get());
     lap("full cache");
     many_sequences(model.get());

@@ -201,6 +201,34 @@ static void statistics(const model_ptr & model, const tiny_model & shape, bool u
     }
 }
 
+// The counts are those of what attention reads.
+static void counts(const model_ptr & model) {
+    setup s;
+    s.n_seq = 2;
+    hex_params p = preset("tiny");
+    p.n_recent = 6, p.heavy = 0.2f, p.backbone = 0.25f;
+    twin t(model.get(), s, p, true);
+    bool same = true;
+    rng r = { 9 };
+    for (int i = 0; i < 40 && t.ok(); i++) {
+        t.decode({ { 0, r.range(1, 5) }, { 1, r.range(0, 3) } });
+        llama_hex_stats st = {};
+        llama_hex_get_stats(t.hex.get(), &st);
+        t.rows.restart();
+        t.decode({ { 0, 1 } });
+        same = same && st.n_used == t.live() - 1 && (long) st.n_entries == t.rows.n_rows && (long) st.refined_ring == t.rows.n_refined[0] &&
+               (long) st.refined_heavy == t.rows.n_refined[1] && (long) st.refined_static == t.rows.n_refined[2];
+        if (i % 7 == 6) {
+            t.remove(i % 2, t.next_pos(i % 2) - 4, -1);
+        }
+        if (i == 20) {
+            t.remove(1, 0, -1);
+        }
+    }
+    check(t.ok() && same, "counts: what attention reads (%ld ring, %ld heavy, %ld static of %ld)", t.rows.n_refined[0], t.rows.n_refined[1],
+          t.rows.n_refined[2], t.rows.n_rows);
+}
+
 // llama.cpp's own accounting, with memory and without any.
 static void breakdown(const model_ptr & model, const tiny_model & shape) {
     const model_ptr dry = load_tiny(shape, true);
@@ -367,6 +395,7 @@ int main() {
     statistics(model, shape, true,  1);
     statistics(model, shape, true,  4);
     statistics(model, shape, false, 2);
+    counts(model);
     breakdown(model, shape);
     sliding_window_bytes();
     shifts(model);

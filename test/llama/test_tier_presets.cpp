@@ -7,6 +7,7 @@
 #include "ggml-backend.h"
 
 #include <ctime>
+#include <thread>
 
 // Residuals of all layers move on by one slot: what a stale or mixed-up slot would look like.
 static void corrupt(const row_check & rows) {
@@ -98,10 +99,17 @@ static void deterministic(const llama_model * model, const preset_case & c) {
         const std::vector<float> a = transcript(model, c.params, s, 40, false);
         const bool again = a == transcript(model, c.params, s, 40, false), cleared = a == transcript(model, c.params, s, 40, true);
         const std::vector<float> b = transcript(model, c.params, s, 8, false);
+        std::vector<float> other[2]; // two contexts at once
+        std::thread first([&] { other[0] = transcript(model, c.params, s, 8, false); });
+        std::thread second([&] { other[1] = transcript(model, c.params, s, 8, false); });
+        first.join();
+        second.join();
+        const bool contexts = b == other[0] && b == other[1];
         s.n_threads = 2;
         const bool threads = b == transcript(model, c.params, s, 8, false);
-        check(!a.empty() && again && cleared && threads, "%s, %s: bit-identical again (%d), after a clear (%d), with 2 threads (%d)",
-              c.name, unified ? "unified" : "streams", again, cleared, threads);
+        check(!a.empty() && again && cleared && threads && contexts,
+              "%s, %s: bit-identical again (%d), after a clear (%d), with 2 threads (%d), in two contexts at once (%d)",
+              c.name, unified ? "unified" : "streams", again, cleared, threads, contexts);
     }
 }
 

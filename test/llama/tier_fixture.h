@@ -21,6 +21,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -46,8 +47,10 @@ struct rng {
 // ---- log
 
 static std::string log_text;
+static std::mutex  log_mutex;
 
 static void log_capture(ggml_log_level level, const char * text, void *) {
+    const std::lock_guard<std::mutex> lock(log_mutex);
     if (level >= GGML_LOG_LEVEL_INFO || level == GGML_LOG_LEVEL_CONT) {
         log_text += text;
     }
@@ -193,7 +196,10 @@ public:
     long   n_refined[3] = { 0, 0, 0 }; // ring, heavy, static
     std::string broken;    // the first contradiction in meta, empty = none
     bool   active     = true;
+    bool   positions  = false; // cells are positions of one sequence, nothing was removed: queries are known
     std::vector<ggml_tensor *> pools; // of all layers, whole
+    std::vector<int> ring_cells;      // of the last op, ascending
+    std::map<int, int> n_static;      // by cell: (layer, KV head) pairs in whose backbone it is
 
     static bool callback(ggml_tensor * t, bool ask, void * user) {
         auto * self = (row_check *) user;
@@ -215,6 +221,7 @@ public:
 
     void restart() {
         max_error = max_base = 0;
+        n_static.clear();
         n_rows = n_refined[0] = n_refined[1] = n_refined[2] = 0;
         broken.clear();
     }
@@ -276,7 +283,7 @@ private:
                 continue;
             }
             in_rows[r[i].cell] = true;
-            if (r[i].n_seen < 1 || r[i].n_seen > n_tps) {
+            if (positions ? r[i].n_seen != n_tps - i : r[i].n_seen < 1 || r[i].n_seen > n_tps) {
                 fail("row " + std::to_string(i) + ": n_seen = " + std::to_string(r[i].n_seen));
             }
             const int s = r[i].ring_slot;
@@ -295,7 +302,8 @@ private:
                 fail("row " + std::to_string(i) + " takes the slot of cell " + std::to_string(ring[s]) + " and evicts " +
                      std::to_string(r[i].evict_cell));
             }
-            if (r[i].evict_cell >= 0 && r[i].evict_seen < 1) {
+            const int n_seen = positions ? r[n_tps - 1].cell + 1 - r[i].evict_cell : -1;
+            if (r[i].evict_cell >= 0 && (positions ? r[i].evict_seen != n_seen : r[i].evict_seen < 1)) {
                 fail("row " + std::to_string(i) + ": evict_seen = " + std::to_string(r[i].evict_seen));
             }
         }
@@ -318,6 +326,8 @@ private:
             check_meta(m, p, n_tps);
             const int32_t  * ring  = hex_meta_ring(m, n_tps);
             const uint32_t * valid = hex_meta_bitmap(m, n_tps, p.n_ring);
+            ring_cells.assign(ring, ring + p.n_ring);
+            std::sort(ring_cells.begin(), ring_cells.end());
 
             for (int h = 0; h < k->ne[1]; h++) {
                 const int32_t * st = (const int32_t *) ((const char *) state->data + h*state->nb[1] + s*state->nb[2]);
@@ -350,6 +360,7 @@ private:
                     double & max = slot < 0 ? max_base : max_error;
                     max = std::max({ max, error(it->second.k, x, mean), error(it->second.v, y, nullptr) });
                     n_rows++;
+                    n_static[cell] += p.n_static > 0 && hex_graph_slot(&graph, p.pair0 + h, cell) >= 0;
                     if (slot >= 0) {
                         n_refined[slot < p.n_ring ? 0 : slot < p.n_ring + p.n_heavy ? 1 : 2]++;
                     }
