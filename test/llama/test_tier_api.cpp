@@ -40,6 +40,7 @@ static void bad_configurations(const model_ptr & model) {
         { "-5 recent",              "n_recent = -5",    {}, preset("tiny") },
         { "-1 sinks",               "n_sink = -1",      {}, preset("tiny") },
         { "half-life 0",            "half_life = 0",    {}, preset("tiny") },
+        { "channels without f16",   "channels",         {}, preset("tiny") },
     };
     cases[0].s.type_k        = GGML_TYPE_Q8_0;
     cases[1].s.type_v        = GGML_TYPE_Q4_0;
@@ -54,6 +55,8 @@ static void bad_configurations(const model_ptr & model) {
     cases[10].p.n_recent     = -5;
     cases[11].p.n_sink       = -1;
     cases[12].p.half_life    = 0;
+    cases[13].p.backbone      = 0.125f;
+    cases[13].p.backbone_kind = HEX_BACKBONE_CHANNELS;
     for (const auto & c : cases) {
         const context_ptr ctx = make(model, c.s, c.p);
         check(!ctx && log_lines_with(c.log) > 0, "refused: %s", c.what);
@@ -83,6 +86,45 @@ static void bad_configurations(const model_ptr & model) {
         check(t.ok() && t.rows.max_error < 0.5 && t.mean_kl() < 0.3, "works: %s (mean KL %.3f)%s%s", o.what, t.mean_kl(),
               t.ok() ? "" : "; ", t.why().c_str());
     }
+}
+
+// Any mixture of values is refused or works.
+static void random_configurations(const model_ptr * models, int n_models, int n) {
+    rng r = { 21 };
+    int n_refused = 0;
+    std::string why;
+    for (int i = 0; i < n && why.empty(); i++) {
+        const int   ints[]   = { -2, -1, 0, 1, 3, 4, 31, 32, 64, 255, 256, 257, 4096, 1 << 24 };
+        const float shares[] = { -0.1f, 0, 1e-6f, 0.004f, 0.05f, 0.1f, 1/3.0f, 0.5f, 0.9f, 1, 1.1f };
+        const int   refine[] = { 0, 1, 2, 3, 4, 8, 16, 16, 7 };
+        const auto  some_int = [&] { return ints[r.range(r.chance(0.1) ? 0 : 2, 13)]; };
+        hex_params p = preset("balanced");
+        p.base_k        = r.range(r.chance(0.1) ? 0 : 1, 4);
+        p.base_v        = r.range(1, r.chance(0.1) ? 5 : 4);
+        p.refine        = (enum hex_refine) refine[r.below(r.chance(0.1) ? 9 : 8)];
+        p.n_sink        = r.chance(0.5) ? 4 : some_int();
+        p.n_recent      = some_int();
+        p.heavy         = shares[r.range(1, r.chance(0.1) ? 10 : 9)];
+        p.backbone      = shares[r.chance(0.1) ? r.below(11) : r.chance(0.4) ? 1 : r.range(6, 9)];
+        p.backbone_kind = (enum hex_backbone) r.below(6);
+        p.seed          = (uint32_t) r.next();
+        p.n_mean        = some_int();
+        p.half_life     = std::max(some_int(), r.chance(0.05) ? 0 : 1);
+        setup s;
+        s.n_seq   = r.range(1, 3);
+        s.unified = r.chance(0.5);
+        twin t(models[r.below(n_models)].get(), s, p, false);
+        if (!t.hex) {
+            n_refused++;
+            continue;
+        }
+        t.swa = true;
+        random_operations(t, r, 5, 250);
+        if (!t.ok() || t.max_kl > 20) {
+            why = "configuration " + std::to_string(i) + ": " + t.why();
+        }
+    }
+    check(why.empty() && n_refused > n/20 && n_refused < n*2/3, "%d random configurations: %d refused, the others work%s", n, n_refused, why.c_str());
 }
 
 // The cache types pick the base; F16 means that the preset does.
@@ -382,13 +424,19 @@ static void aborts(const model_ptr & model) {
     }
 }
 
-int main() {
+int main(int argc, char ** argv) {
+    const int scale = argc > 1 ? atoi(argv[1]) : 1; // more random configurations
     llama_log_set(log_capture, nullptr);
     llama_backend_init();
 
     const tiny_model shape;
     const model_ptr model = load_tiny(shape);
     bad_configurations(model);
+    tiny_model wide, window;
+    wide.n_head = 8, wide.n_head_kv = 1, wide.head_size = 128, wide.n_layer = 2;
+    window.arch = "gemma2", window.n_layer = 4;
+    const model_ptr models[] = { load_tiny(shape), load_tiny(wide), load_tiny(window) };
+    random_configurations(models, 3, 150*scale);
     cache_types(model);
     fallback();
     plain_types(model);
