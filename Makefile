@@ -8,12 +8,12 @@
 #   make clean        removes what was compiled; make distclean also the sources and models that were fetched
 #
 # Variables: JOBS=2, CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_CUDA=ON", LLAMA_CPP_DIR=..., HEXKV_MODEL_FILE=...
-BUILD ?= build
-JOBS  ?=
-ninja  = cmake --build $(BUILD) --target $(1) -- $(if $(JOBS),-j $(JOBS))
+JOBS ?=
+ninja = cmake --build build --target $(1) -- $(if $(JOBS),-j $(JOBS))
 MAKEFLAGS += --no-print-directory
+.NOTPARALLEL: # Ninja is
 
-.PHONY: all configure libs model demo test stock sanitize clean distclean
+.PHONY: all configure libs model check demo test stock sanitize clean distclean
 all: configure
 	@$(call ninja,all)
 
@@ -27,10 +27,13 @@ model:
 	@bash scripts/preflight.sh model
 	@bash scripts/model.sh
 
-demo: libs model
+check: # before the long build, not after it
+	@bash scripts/preflight.sh build model
+
+demo: check libs model
 	@bash scripts/demo.sh
 
-test: all model
+test: check all model
 	@bash test/run.sh
 
 stock:

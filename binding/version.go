@@ -14,14 +14,13 @@ import "sync/atomic"
 // VersionInfo is hexkv_version_info.
 type VersionInfo struct {
 	Version, Llama, Commit, Compiler, ISA string
-	HEX                                   bool
 }
 
 // Version calls hexkv_version.
 func Version() VersionInfo {
 	var v C.hexkv_version_info
 	C.hexkv_version(&v)
-	return VersionInfo{text(&v.version), text(&v.llama), text(&v.commit), text(&v.compiler), text(&v.isa), bool(v.hex)}
+	return VersionInfo{text(&v.version), text(&v.llama), text(&v.commit), text(&v.compiler), text(&v.isa)}
 }
 
 // LogFunc receives one line; level as in hexkv_log_fn.

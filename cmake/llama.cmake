@@ -48,11 +48,12 @@ if (HEXKV_SANITIZE)
     set(GGML_BUILD_EXAMPLES     OFF)
     add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
     add_link_options(-fsanitize=address,undefined)
-    add_subdirectory("${HEXKV_LLAMA_DIR}/ggml" ggml EXCLUDE_FROM_ALL)
-    return()
 endif()
 
 add_subdirectory("${HEXKV_LLAMA_DIR}" llama EXCLUDE_FROM_ALL)
+if (HEXKV_SANITIZE)
+    return() # the tests need no tools
+endif()
 
 # llama-server without its web page. Upstream's target for the page's files runs in every build, even when there are
 # none; here its script runs once, while configuring.

@@ -14,21 +14,14 @@ add_custom_target(tools ALL DEPENDS
     llama-bench llama-completion llama-perplexity llama-quantize llama-server test-backend-ops test-quantize-fns)
 
 # The offline trainer of the codec's tables: ninja -C build train_tables && build/bin/train_tables.
-if (EXISTS "${HEXKV_CSRC}/tools/train_tables.c")
-    add_executable(train_tables EXCLUDE_FROM_ALL "${HEXKV_CSRC}/tools/train_tables.c")
-    target_compile_options(train_tables PRIVATE -O3 -march=native -ffast-math)
-    target_link_libraries(train_tables PRIVATE m)
-    set_target_properties(train_tables PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${HEXKV_BIN}")
-endif()
+add_executable(train_tables EXCLUDE_FROM_ALL "${HEXKV_CSRC}/tools/train_tables.c")
+target_compile_options(train_tables PRIVATE -O3 -march=native -ffast-math)
+target_link_libraries(train_tables PRIVATE m)
+set_target_properties(train_tables PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${HEXKV_BIN}")
 
 # libhexkv.a: everything that Go links, in one archive.
 file(MAKE_DIRECTORY "${HEXKV_LIB}")
 file(GLOB HEXKV_API_SOURCES CONFIGURE_DEPENDS "${HEXKV_CSRC}/hexkv*.cpp")
-if (NOT HEXKV_API_SOURCES)
-    message(STATUS "hexkv: csrc/hexkv.cpp is missing, libhexkv.a has no API")
-    set(HEXKV_API_SOURCES "${CMAKE_BINARY_DIR}/empty.c")
-    file(WRITE "${CMAKE_BINARY_DIR}/empty.c" "extern int hexkv_empty; int hexkv_empty;\n")
-endif()
 add_library(hexkv_api STATIC EXCLUDE_FROM_ALL ${HEXKV_API_SOURCES})
 target_link_libraries(hexkv_api PUBLIC llama-common llama ggml)
 target_include_directories(hexkv_api PRIVATE "${HEXKV_LLAMA_DIR}/vendor" "${HEXKV_LLAMA_DIR}/src")
@@ -60,27 +53,22 @@ find_program(HEXKV_GO go REQUIRED)
 file(GLOB_RECURSE go_files CONFIGURE_DEPENDS
     "${CMAKE_SOURCE_DIR}/binding/*" "${CMAKE_SOURCE_DIR}/hexkv/*" "${CMAKE_SOURCE_DIR}/cmd/*")
 list(FILTER go_files EXCLUDE REGEX "_test\\.go$|/testdata/|\\.md$|/\\.[^/]*$")
-if (EXISTS "${CMAKE_SOURCE_DIR}/cmd/hexrun/main.go")
-    set(cgo_ldflags "")
-    if (GGML_CUDA)
-        find_package(CUDAToolkit REQUIRED)
-        string(JOIN " " cgo_ldflags "-L${CUDAToolkit_LIBRARY_DIR}" "-L${CUDAToolkit_LIBRARY_DIR}/stubs"
-            -lcudart -lcublas -lcublasLt -lcuda)
-    elseif (GGML_OPENMP)
-        set(cgo_ldflags "-lgomp")
-    endif()
-    add_custom_command(OUTPUT "${HEXKV_BIN}/hexrun"
-        COMMAND ${CMAKE_COMMAND} -E rm -f "${HEXKV_BIN}/hexrun"
-        COMMAND ${CMAKE_COMMAND} -E env CGO_ENABLED=1 "CGO_LDFLAGS=${cgo_ldflags}"
-            "${HEXKV_GO}" build -trimpath -o "${HEXKV_BIN}/hexrun" ./cmd/hexrun
-        WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
-        DEPENDS "${HEXKV_LIB}/libhexkv.a" ${go_files} "${CMAKE_SOURCE_DIR}/csrc/hexkv.h"
-            "${CMAKE_SOURCE_DIR}/go.mod"
-        COMMENT "Building bin/hexrun"
-        JOB_POOL console
-        VERBATIM)
-    add_custom_target(hexrun ALL DEPENDS "${HEXKV_BIN}/hexrun")
-else()
-    message(STATUS "hexkv: cmd/hexrun/main.go is missing, hexrun is not built")
-    add_custom_target(hexrun)
+set(cgo_ldflags "")
+if (GGML_CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    string(JOIN " " cgo_ldflags "-L${CUDAToolkit_LIBRARY_DIR}" "-L${CUDAToolkit_LIBRARY_DIR}/stubs"
+        -lcudart -lcublas -lcublasLt -lcuda)
+elseif (GGML_OPENMP)
+    set(cgo_ldflags "-lgomp")
 endif()
+add_custom_command(OUTPUT "${HEXKV_BIN}/hexrun"
+    COMMAND ${CMAKE_COMMAND} -E rm -f "${HEXKV_BIN}/hexrun"
+    COMMAND ${CMAKE_COMMAND} -E env CGO_ENABLED=1 "CGO_LDFLAGS=${cgo_ldflags}"
+        "${HEXKV_GO}" build -trimpath -o "${HEXKV_BIN}/hexrun" ./cmd/hexrun
+    WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
+    DEPENDS "${HEXKV_LIB}/libhexkv.a" ${go_files} "${CMAKE_SOURCE_DIR}/csrc/hexkv.h"
+        "${CMAKE_SOURCE_DIR}/go.mod"
+    COMMENT "Building bin/hexrun"
+    JOB_POOL console
+    VERBATIM)
+add_custom_target(hexrun ALL DEPENDS "${HEXKV_BIN}/hexrun")

@@ -37,7 +37,6 @@ typedef struct hexkv_sampler hexkv_sampler;
 
 typedef struct {
     char version[32], llama[32], commit[48], compiler[96], isa[16]; // isa: HEX kernels in use
-    bool hex; // built with HEX caches
 } hexkv_version_info;
 void hexkv_version(hexkv_version_info * out);
 

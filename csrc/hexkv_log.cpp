@@ -177,7 +177,6 @@ void hexkv_version(hexkv_version_info * out) {
     copy(out->commit, llama_commit());
     copy(out->compiler, llama_compiler());
     copy(out->isa, hex_isa_name(hex_isa_get()));
-    out->hex = true;
 }
 
 void hexkv_log_set(hexkv_log_fn fn, void * user, int min_level) {

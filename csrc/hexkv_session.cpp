@@ -231,11 +231,12 @@ uint32_t max_rows(const Plan & plan) {
 }
 
 hexkv_status too_large(const Plan & plan, uint64_t need, uint64_t have, const char * where, hexkv_error * e) {
-    const double fit = static_cast<double>(plan.n_ctx) * static_cast<double>(have) / static_cast<double>(need);
-    return fail(e, HEXKV_ERR_MEMORY,
-                "a context of %d tokens needs about %s of memory, but %s are free%s; use a context of at most about %lld tokens, or a "
-                "smaller cache such as hex:tiny", plan.n_ctx, bytes_text(need).c_str(), bytes_text(have).c_str(), where,
-                static_cast<long long>(fit) / 256 * 256);
+    const double    ratio = static_cast<double>(have) / static_cast<double>(need);
+    const long long fit   = static_cast<long long>(plan.n_ctx * ratio) / 256 * 256;
+    const std::string remedy = fit > 0 ? "use a context of at most about " + std::to_string(fit) + " tokens, or a smaller cache such as hex:tiny"
+                                       : "free memory, or use a smaller model";
+    return fail(e, HEXKV_ERR_MEMORY, "a context of %d tokens needs about %s of memory, but %s are free%s; %s", plan.n_ctx,
+                bytes_text(need).c_str(), bytes_text(have).c_str(), where, remedy.c_str());
 }
 
 hexkv_status estimate(Model & m, const Plan & plan, hexkv_estimate * out, Use * use, hexkv_error * e) {

@@ -22,7 +22,8 @@ type GenerateOptions struct {
 // Generate prefills prompt (see [Session.Prefill]) and yields tokens until the model ends its reply, MaxTokens, an error
 // or the end of the loop. The end-of-generation token is not yielded. An error is yielded once, as the last element:
 // [ErrContextFull] when the context is full, the context's error when ctx is cancelled, [ErrInvalid] when the loop's body
-// changed the session. The last token that was yielded may not be in the cache yet; the next Prefill adds it.
+// changed the session. The last token that was yielded may not be in the cache yet; the next Prefill adds it. Bytes of a
+// rune that the reply did not finish are in no Text; [Model.Piece] gives the bytes of one token.
 func (s *Session) Generate(ctx context.Context, prompt []TokenID, opts *GenerateOptions) iter.Seq2[Token, error] {
 	return func(yield func(Token, error) bool) {
 		if err := s.generate(ctx, prompt, opts, nil, func(t Token) bool { return yield(t, nil) }); err != nil {

@@ -64,14 +64,6 @@ func testSession(t testing.TB, opts SessionOptions) *Session {
 	return s
 }
 
-// needHEX skips a test of HEX caches on a build without them.
-func needHEX(t testing.TB) {
-	t.Helper()
-	if !Version().HEX {
-		t.Skip("this library is built without HEX caches")
-	}
-}
-
 func tokenize(t testing.TB, m *Model, text string) []TokenID {
 	t.Helper()
 	tokens, err := m.Tokenize(text, TokenizeOptions{AddSpecial: true})

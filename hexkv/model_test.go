@@ -167,7 +167,6 @@ func TestEstimate(t *testing.T) {
 }
 
 func TestEstimateHEX(t *testing.T) {
-	needHEX(t)
 	m := testModel(t)
 	for _, c := range []Config{CacheTiny, CacheCompact, CacheBalanced, CacheQuality, CachePaper, {Preset: "off"}} {
 		opts := &SessionOptions{ContextSize: 2048, Cache: c}

@@ -336,10 +336,8 @@ func TestOffIsStock(t *testing.T) {
 }
 
 func TestCaches(t *testing.T) {
-	specs := []string{"q8_0", "q4_0", "q8_0/q4_0"}
-	if Version().HEX {
-		specs = append(specs, "hex:quality", "hex:balanced", "hex:compact", "hex:tiny", "hex4/hex3", "hex:tiny:refine=none")
-	}
+	specs := []string{"q8_0", "q4_0", "q8_0/q4_0", "hex:quality", "hex:balanced", "hex:compact", "hex:tiny", "hex:paper:heavy=0.1",
+		"hex4/hex3", "hex:tiny:refine=none"}
 	var tokens []TokenID
 	for _, spec := range specs {
 		c, err := ParseConfig(spec)
@@ -356,8 +354,10 @@ func TestCaches(t *testing.T) {
 		st, err := s.Stats()
 		require.NoError(t, err)
 		assert.Equal(t, c.IsHEX(), st.HEX, spec)
-		if c.IsHEX() && c.Refine != "none" {
-			assert.Positive(t, st.RefinedEntries(), spec)
+		if c.IsHEX() && c.Refine != "none" { // every region is in use
+			assert.Positive(t, st.RefinedRing, spec)
+			assert.Positive(t, st.RefinedHeavy, spec)
+			assert.Equal(t, c.Preset == "paper", st.RefinedStatic > 0, spec)
 			assert.LessOrEqual(t, st.RefinedEntries(), st.Entries, spec)
 		}
 	}

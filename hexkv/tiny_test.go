@@ -300,12 +300,10 @@ func TestTinyGenerate(t *testing.T) {
 
 // Every kind of cache runs, on plain attention and with sliding windows, and its bytes are those of the estimate.
 func TestTinyCaches(t *testing.T) {
-	specs := []string{"f16", "f32", "bf16", "q8_0", "q4_0", "q5_1/iq4_nl"}
-	if Version().HEX {
-		specs = append(specs, "hex1/hex4", "hex:quality", "hex:tiny", "hex:tiny:refine=none", "hex:balanced:recent=0:sink=0:heavy=0",
-			"hex:compact:refine=q8_0:heavy=1", "hex:tiny:backbone=0.5:heavy=0", "hex:tiny:mean=0:backbone=0.5:backbone_kind=random",
-			"hex:tiny:backbone=1:backbone_kind=strided")
-	}
+	specs := []string{"f16", "f32", "bf16", "q8_0", "q4_0", "q5_1/iq4_nl",
+		"hex1/hex4", "hex:quality", "hex:tiny", "hex:tiny:refine=none", "hex:balanced:recent=0:sink=0:heavy=0",
+		"hex:compact:refine=q8_0:heavy=1", "hex:tiny:backbone=0.5:heavy=0", "hex:tiny:mean=0:backbone=0.5:backbone_kind=random",
+		"hex:tiny:backbone=1:backbone_kind=strided"}
 	for _, arch := range []string{"llama", "gemma3"} {
 		m := tiny{arch: arch}.open(t)
 		tokens, err := m.Tokenize(strings.Repeat("one text for all the caches. ", 14), TokenizeOptions{})

@@ -8,14 +8,13 @@ type VersionInfo struct {
 	Llama    string // version of the pinned llama.cpp
 	Commit   string // its commit or build name
 	Compiler string
-	ISA      string // instruction set of the HEX kernels in use: "ref", "avx2", "avx512"; empty without HEX
-	HEX      bool   // HEX caches are built in
+	ISA      string // instruction set of the HEX kernels in use: "ref", "avx2", "avx512"
 }
 
 // Version describes the linked library. Calls hexkv_version.
 func Version() VersionInfo {
 	v := binding.Version()
-	return VersionInfo{v.Version, v.Llama, v.Commit, v.Compiler, v.ISA, v.HEX}
+	return VersionInfo{v.Version, v.Llama, v.Commit, v.Compiler, v.ISA}
 }
 
 // LogLevel orders log lines.

@@ -2,7 +2,7 @@
 # The fetch and patch scripts on a copy of the repository's scripts: one line per check, as test/e2e.sh. No network.
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 read_pin "$ROOT/patches/PIN"
-[ -d "$LLAMA/.git" ] || { echo "skip scripts: $LLAMA is missing (make)"; exit 0; }
+[ -d "$LLAMA/.git" ] || die "$LLAMA is missing; run make"
 make_tmp
 work=$TMP/work
 mkdir -p "$work/patches"

@@ -26,10 +26,10 @@ const compareHelp = `Each cache is measured in a process of its own, in two pass
 Speed: the text but its last 32 tokens is prefilled (-b, -ub), then 32 tokens are decoded one at a time. Bytes are those
 that this session allocated, and the peak resident size is read when it has done so.
 
-Quality: the cache and a stock f16 cache beside it read the text in steps of --ubatch tokens, and every prediction is
+Quality: the cache and a stock f16 cache beside it read the text in steps of --step tokens, and every prediction is
 compared: KL divergence in nats, share of positions with the same likeliest token, perplexity. hex:off is f16 to the last
 bit. Everything else also shows the rounding of the model itself: with 4-bit weights on a CPU, two f16 caches whose steps
-differ (--ubatch 64 and 32) are about 0.004 apart.`
+differ (--step 64 and 32) are about 0.004 apart.`
 
 func compareCommand(e *env) *cli.Command {
 	file := text(aboutPrompt, "file f", "", "FILE|the text; without it a part of "+corpus.Name+", long enough for 8192 tokens")
@@ -41,7 +41,7 @@ func compareCommand(e *env) *cli.Command {
 		Usage:       "measure caches side by side: bytes, speed, and quality against f16",
 		Description: compareHelp,
 		Flags: append(flags, file, caches,
-			whole(aboutCache, "ubatch", "", "N|tokens computed at once in the quality pass, so that compression acts within the text", 64, ""),
+			whole(aboutCache, "step", "", "N|tokens computed at once in the quality pass, so that compression acts within the text", 64, ""),
 			formatFlag(report.Formats...)),
 		Action: action(e, func(ctx context.Context, cmd *cli.Command) error { return compare(ctx, e, cmd) }),
 	}
@@ -97,10 +97,10 @@ func compareJobs(e *env, cmd *cli.Command) (jobs []job, what string, err error) 
 	}
 	j := job{
 		Text: corpus.Text, Tokens: opts.ContextSize, Batch: opts.BatchSize, UBatch: opts.UBatchSize, Threads: opts.Threads,
-		Step: cmd.Int("ubatch"), Verbose: cmd.Bool("verbose"),
+		Step: cmd.Int("step"), Verbose: cmd.Bool("verbose"),
 	}
 	if j.Step < 1 || j.Step > 4096 {
-		return nil, "", usagef("--ubatch %d: use 1 to 4096 tokens", j.Step)
+		return nil, "", usagef("--step %d: use 1 to 4096 tokens", j.Step)
 	}
 	if j.Tokens < 0 {
 		return nil, "", usagef("-c %d: use 1 or more tokens, or 0 for as many as the model was trained with", j.Tokens)

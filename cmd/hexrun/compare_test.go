@@ -15,10 +15,7 @@ import (
 
 func TestCompare(t *testing.T) {
 	needModel(t)
-	caches := "f16,hex:off,q4_0"
-	if hexkv.Version().HEX {
-		caches += ",hex:balanced,hex:tiny"
-	}
+	const caches = "f16,hex:off,q4_0,hex:balanced,hex:tiny"
 	out, stderr, code := hexrun(t, "", "compare", "-c", "512", "--caches", caches, "-o", "json")
 	require.Equal(t, exitOK, code, stderr)
 	assert.Empty(t, stderr, "no bar without a terminal")
@@ -60,7 +57,7 @@ func TestCompare(t *testing.T) {
 func TestCompareFormats(t *testing.T) {
 	needModel(t)
 	file := temp(t, "text.txt", strings.Repeat("The quick brown fox jumps over the lazy dog. ", 20))
-	out, stderr, code := hexrun(t, "", "compare", "-c", "512", "-f", file, "--caches", "f16", "--ubatch", "50", "-o", "md")
+	out, stderr, code := hexrun(t, "", "compare", "-c", "512", "-f", file, "--caches", "f16", "--step", "50", "-o", "md")
 	require.Equal(t, exitOK, code, stderr)
 	assert.Contains(t, stderr, "note: the text has only ")
 	assert.Contains(t, out, "tokens of text.txt, KL divergence from f16 in nats (steps of 50 tokens)\n\n| cache ")

@@ -46,9 +46,6 @@ func TestRun(t *testing.T) {
 
 func TestRunOnHEX(t *testing.T) {
 	needModel(t)
-	if !hexkv.Version().HEX {
-		t.Skip("this library is built without HEX caches")
-	}
 	reply, stats, code := hexrun(t, "", "run", "--hex", "balanced", "--hex-recent", "64", "-c", "512", "-ub", "32", "-n", "4", "-p", "Hi.")
 	require.Equal(t, exitOK, code, stats)
 	assert.NotEmpty(t, reply)
@@ -171,9 +168,7 @@ func TestInfo(t *testing.T) {
 			}
 		}
 	}
-	if hexkv.Version().HEX {
-		assert.Len(t, got.Plan[0].Caches, 3+len(hexkv.Presets())-1)
-	}
+	assert.Len(t, got.Plan[0].Caches, 3+len(hexkv.Presets())-1)
 }
 
 func TestVersion(t *testing.T) {

@@ -69,8 +69,5 @@ func currentVersion() versions {
 			v.Features = append(v.Features, f.String())
 		}
 	}
-	if v.Kernels == "" {
-		v.Kernels = "none: this build has no HEX caches"
-	}
 	return v
 }

@@ -14,7 +14,3 @@ TYPE_FUNCTIONS(1)
 TYPE_FUNCTIONS(2)
 TYPE_FUNCTIONS(3)
 TYPE_FUNCTIONS(4)
-
-bool hex_validate_row(int k, const void * data, size_t nbytes) {
-    return k >= 1 && k <= 4 && (data || nbytes == 0) && nbytes % hex_block_size(k) == 0;
-}

@@ -1,7 +1,6 @@
-// hex1..hex4 as ggml types: the functions that ggml's type traits, ggml_quantize_chunk and ggml_validate_row_data call.
+// hex1..hex4 as ggml types: the functions that ggml's type traits and ggml_quantize_chunk call.
 #pragma once
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,9 +18,6 @@ HEX_TYPE_FUNCTIONS(2)
 HEX_TYPE_FUNCTIONS(3)
 HEX_TYPE_FUNCTIONS(4)
 #undef HEX_TYPE_FUNCTIONS
-
-// Every bit pattern is a valid block, with finite values; only the size can be wrong.
-bool hex_validate_row(int k, const void * data, size_t nbytes);
 
 #ifdef __cplusplus
 }

@@ -101,7 +101,10 @@ bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx) {
                     }
                 }
                 if (!turn(kv, lctx, l.il, l.head_k, l.n_head_kv, shifts, rows)) {
-                    LLAMA_LOG_ERROR("%s: the context shift of layer %d could not be computed\n", __func__, l.il);
+                    // some layers have moved and others have not, so what is left is of no use
+                    LLAMA_LOG_ERROR("%s: the context shift of layer %d could not be computed, so the cache is cleared; "
+                                    "decode the text again\n", __func__, l.il);
+                    kv.clear(true);
                     return false;
                 }
                 for (size_t i = 0; i < n; ++i) {

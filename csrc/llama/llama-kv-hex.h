@@ -161,7 +161,7 @@ ggml_type llama_hex_swa_type(ggml_type type);
 // Tells the tier, if there is one, about a ubatch; before the cells are changed.
 void llama_hex_apply(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinfo, const llama_ubatch & ubatch);
 
-// Turns the K rows of cells whose positions were moved. False, with the reason logged, when that failed.
+// Turns the K rows of cells whose positions were moved. False, with the reason logged and the cache cleared, when that failed.
 bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx);
 
 // True, with the reason logged, for a tier whose positions cannot be moved.

@@ -395,14 +395,11 @@ static void test_types(void) {
         dequantize_row_hex##K(a, y, N); \
         hex_dequantize_ref(K, a, z, N); \
         check(memcmp(y, z, sizeof(y)) == 0, "hex" #K ": ggml decoder"); \
-        check(hex_validate_row(K, a, size) && hex_validate_row(K, a, 0) && !hex_validate_row(K, a, size - 1), \
-              "hex" #K ": rows of whole blocks are valid"); \
     } while (0)
     CHECK_TYPE(1);
     CHECK_TYPE(2);
     CHECK_TYPE(3);
     CHECK_TYPE(4);
-    check(!hex_validate_row(0, a, 0) && !hex_validate_row(5, a, 0), "other types are invalid");
 }
 
 int main(void) {
