@@ -10,8 +10,18 @@ foreach(test test-backend-ops test-quantize-fns)
     set_target_properties(${test} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${HEXKV_BIN}")
 endforeach()
 
+# The kernel benchmark (test/bench/README.md). bench_* are programs of their own: test/CMakeLists.txt.
+file(GLOB bench_sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/test/bench/*.cpp")
+list(FILTER bench_sources EXCLUDE REGEX "/bench_[^/]*$")
+add_executable(hexkv-bench EXCLUDE_FROM_ALL ${bench_sources})
+target_link_libraries(hexkv-bench PRIVATE ggml ggml-cpu ggml-base)
+target_include_directories(hexkv-bench PRIVATE "${HEXKV_CSRC}")
+target_compile_options(hexkv-bench PRIVATE ${HEXKV_WARNINGS})
+set_target_properties(hexkv-bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${HEXKV_BIN}")
+
 add_custom_target(tools ALL DEPENDS
-    llama-bench llama-completion llama-perplexity llama-quantize llama-server test-backend-ops test-quantize-fns)
+    hexkv-bench llama-bench llama-completion llama-perplexity llama-quantize llama-server
+    test-backend-ops test-quantize-fns)
 
 # The offline trainer of the codec's tables: ninja -C build train_tables && build/bin/train_tables.
 add_executable(train_tables EXCLUDE_FROM_ALL "${HEXKV_CSRC}/tools/train_tables.c")
