@@ -3,7 +3,6 @@
 #define HEX_ATTN_TABLE hex_attn_kernels_avx512
 #define HEX_LANES 32
 #define W 16
-#define HEX_CODES_QK hex_codes_qk_avx512
-#define HEX_CODES_PV hex_codes_pv_avx512
+#define HEX_CODES hex_codes_kernels_avx512
 #include "hex_attn_kernels.inc"
 #endif

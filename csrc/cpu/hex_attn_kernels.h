@@ -12,6 +12,27 @@ extern "C" {
 
 #define HEX_TILE      64 // cells per tile
 #define HEX_MAX_LANES 32
+#define HEX_MAX_BLOCKS  16 // of a row, for the codes kernels
+#define HEX_MAX_QUERIES 32 // likewise, of one call
+
+// Products with codes as they are, in integers. Queries and probabilities become integers of 15 and 16 bits, as two int8
+// limbs, so the error is that of a rounding to 15 bits. A tile is up to 64 rows of n_blocks blocks of one hexk type.
+struct hex_codes_kernels {
+    // q[64*b + i] = scale[b]*(128*hi + lo); limbs [n_blocks][hi 64, lo 64]; offset[b] = 128 * sum of the integers.
+    void (*query)(const float * q, int n_blocks, int8_t * limbs, float * scale, int32_t * offset);
+
+    // Unpacks rows [n] into tile (64*64*n_blocks bytes) and scales [n_blocks][64]; K and V tiles differ in layout. rows has
+    // pointers to the next multiple of 16, any valid ones.
+    void (*unpack_k)(int k, const char * const * rows, int n, int n_blocks, uint8_t * tile, float * scales);
+    void (*unpack_v)(int k, const char * const * rows, int n, int n_blocks, uint8_t * tile, float * scales);
+
+    // s[i*stride + j] = dot(q_i, row_j) for n_q <= HEX_MAX_QUERIES queries; writes whole sixteens of columns.
+    void (*qk)(const uint8_t * tile, const float * scales, int n, int n_blocks, const int8_t * limbs, const float * scale,
+               const int32_t * offset, int n_q, float * s, int stride);
+    // out[i*out_stride + c] += sum_j p[i*stride + j] * row_j[c]; p >= 0.
+    void (*pv)(const uint8_t * tile, const float * scales, int n, int n_blocks, const float * p, int stride, int n_q,
+               float * out, int out_stride);
+};
 
 struct hex_attn_kernels {
     int lanes;
@@ -22,6 +43,8 @@ struct hex_attn_kernels {
     void (*row_pv)(const float * p, const float * v, float * out, int n, int d);
     // x[j] = softcap*tanh(x[j]*scale/softcap) or x[j]*scale without soft-cap.
     void (*scale)(float * x, int n, float scale, float softcap);
+    // Largest of n, -inf for none.
+    float (*row_max)(const float * x, int n);
     // x[j] = exp(x[j] - max), exactly 0 for -inf; returns their sum.
     float (*row_exp)(float * x, int n, float max);
 
@@ -34,21 +57,14 @@ struct hex_attn_kernels {
     // s[j][r] = exp(s[j][r] - max[r]), sum[r] += s[j][r]
     void (*lanes_exp)(float * s, const float * max, float * sum, int n);
 
-    // Straight from hexk rows, without a tile of floats between; NULL: there is no such path. rows [n], all of d samples.
-    // s[g*stride + j] = dot(q[g], row j)
-    void (*codes_qk)(int k, const char * const * rows, int n, int d, const float * const * q, int group, float * s, int stride);
-    // out[g*out_stride + i] += sum_j p[g*stride + j] * row_j[i]
-    void (*codes_pv)(int k, const char * const * rows, int n, int d, const float * p, int stride, int group, float * out, int out_stride);
+    const struct hex_codes_kernels * codes; // NULL: there are none
 };
 
 extern const struct hex_attn_kernels hex_attn_kernels_generic;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const struct hex_attn_kernels hex_attn_kernels_avx2;
 extern const struct hex_attn_kernels hex_attn_kernels_avx512;
-
-// codes_qk and codes_pv of AVX-512
-void hex_codes_qk_avx512(int k, const char * const * rows, int n, int d, const float * const * q, int group, float * s, int stride);
-void hex_codes_pv_avx512(int k, const char * const * rows, int n, int d, const float * p, int stride, int group, float * out, int out_stride);
+extern const struct hex_codes_kernels hex_codes_kernels_avx512;
 #endif
 
 #ifdef __cplusplus

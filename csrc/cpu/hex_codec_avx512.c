@@ -9,6 +9,12 @@
 
 #include <float.h>
 
+INLINE __m512i lookup(__m512i a, __m512i b, __m512i w) {
+    const __m512i low = _mm512_set1_epi8(15);
+    return _mm512_add_epi8(_mm512_shuffle_epi8(a, _mm512_and_si512(w, low)),
+                           _mm512_shuffle_epi8(b, _mm512_and_si512(_mm512_srli_epi16(w, 4), low)));
+}
+
 // ---- decoder ----
 
 INLINE void unpack_block(int k, const void * block, int8_t * out) {

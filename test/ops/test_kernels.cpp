@@ -19,9 +19,9 @@
 #include <string>
 
 // Float sums of up to some thousand terms in another order, and exp good to 2 ulp.
-static const double LIMIT_OUT  = 1e-10; // NMSE of a case
-static const double LIMIT_ROW  = 1e-8;  // NMSE of one output row
-static const double LIMIT_MASS = 1e-10;
+struct limits { double out, row, mass; }; // NMSE of a case, of one output row, of the mass
+static const limits LIMIT_FLOATS = { 1e-10, 1e-8, 1e-10 };
+static const limits LIMIT_CODES  = { 3e-7,  4e-6, 1e-6 }; // queries of 15 bits, weights of 16
 
 // ---- a random case
 
@@ -437,7 +437,8 @@ static bool compare(const attn_data & a, const std::vector<float> & out, const s
     w.out  = std::max(w.out, e);
     w.row  = std::max(w.row, row);
     w.mass = std::max(w.mass, m);
-    return ok && e <= LIMIT_OUT && row <= LIMIT_ROW && m <= LIMIT_MASS; // NaN fails
+    const limits & most = hex_isa_get() == HEX_ISA_AVX512 ? LIMIT_CODES : LIMIT_FLOATS;
+    return ok && e <= most.out && row <= most.row && m <= most.mass; // NaN fails
 }
 
 static void describe(int i, const attn_case & c, const char * what) {
@@ -572,7 +573,7 @@ static double flash_case_error(const flash_case & f, rng & r) {
 }
 
 static void test_flash() {
-    static const double LIMIT = 1e-9;
+    static const double LIMIT = 1e-7;
     static const int32_t sizes[] = { 64, 128, 256 };
     rng r { 7 };
     double most = 0;

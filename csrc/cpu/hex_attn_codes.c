@@ -1,0 +1,455 @@
+// HEX_ATTN on codes as they are: base codes and residual codes of a refined cell are two rows, whose products add up. The
+// cache passes in units of a few tiles: logits, then the usual running maximum and sum, then outputs. The ubatch's own
+// rows are floats. Few query rows: an item is a chunk of the cache, one unit. Many: an item is a block of query rows
+// against the whole cache.
+#include "hex_attn_impl.h"
+
+#define ROWS       HEX_MAX_QUERIES // query rows of an item
+#define UNIT_TILES CHUNK_TILES
+#define UNIT_COLS  (UNIT_TILES*HEX_TILE)
+#define STRIDE     (UNIT_COLS + 16) // qk writes whole sixteens
+
+// Tiles of the unit that some row sees; column of its first element.
+struct unit_tile {
+    int32_t  tile, n, col;
+    bool     biased;
+    uint64_t all; // seen by every row
+    uint64_t seen[ROWS]; // by token of the item
+};
+
+struct item {
+    const run_t * r;
+    int64_t sh, index;
+    int32_t s, h0, block, tile0, tile1;
+    int32_t row0, n_rows, token0, n_tokens; // query row: token*group + head of the group
+    int32_t blocks_k, blocks_v;
+
+    // scratch
+    int8_t *  limbs;   // [n_rows][head_k][2]
+    float *   scale;   // [n_rows][blocks_k]
+    int32_t * offset;  // [n_rows][blocks_k]
+    float *   shift;   // [n_rows]: q . mean
+    float *   max;     // [n_rows]
+    float *   sum;
+    float *   out;     // [n_rows][head_v]
+    float *   logits;  // [n_rows][STRIDE], then probabilities
+    float *   some;    // [n_rows][HEX_TILE], of residuals
+    float *   scales;  // of the rows of a tile, [blocks][HEX_TILE]
+    uint8_t * codes;   // a tile of codes
+    float *   x;       // a tile of floats
+    float *   probs;   // [n_slots + n_tps][n_rows], not split; relative to the unit's maximum, -1: hidden
+    float *   unit_max;// [units][n_rows]: the maximum at the unit
+    int32_t * unit_of; // [tiles]
+
+    int32_t n_tiles, n_cols, n_cached; // of the unit: tiles, columns, columns of the cache
+    struct unit_tile tiles[UNIT_TILES];
+};
+
+void hex_attn_codes_shape(struct hex_attn_layout * l, const struct hex_cache * c) {
+    const int64_t rows = (int64_t) c->n_tps*l->group;
+    l->split   = rows <= ROWS;
+    l->n_rows  = l->split ? (int32_t) rows : ROWS;
+    l->n_block = (int32_t) ((rows + ROWS - 1)/ROWS);
+    l->n_chunk = l->split ? (l->n_tiles + l->n_raw + CHUNK_TILES - 1)/CHUNK_TILES : 1;
+    l->tile    = (size_t) HEX_TILE*(size_t) l->head;
+}
+
+static void lay_out(struct item * it, const struct hex_attn_layout * l, const struct hex_cache * c, char * base, size_t * size) {
+    const size_t rows = (size_t) l->n_rows, blocks = (size_t) l->head/64, units = (size_t) (l->n_tiles + l->n_raw)/UNIT_TILES + 1;
+    size_t at = 0;
+#define PLACE(p, bytes) *(void **) &it->p = base + work_reserve(&at, bytes)
+    PLACE(limbs,  rows*2*(size_t) c->head_k);
+    PLACE(scale,  rows*blocks*4);
+    PLACE(offset, rows*blocks*4);
+    PLACE(shift,  rows*4);
+    PLACE(max,    rows*4);
+    PLACE(sum,    rows*4);
+    PLACE(out,    rows*4*(size_t) c->head_v);
+    PLACE(logits, rows*4*STRIDE);
+    PLACE(some,   rows*4*HEX_TILE);
+    PLACE(scales, blocks*4*HEX_TILE);
+    PLACE(codes,  l->tile);
+    PLACE(x,      l->tile*4);
+    PLACE(probs,    l->split ? 0 : (size_t) (l->n_slots + c->n_tps)*rows*4);
+    PLACE(unit_max, l->split ? 0 : units*rows*4);
+    PLACE(unit_of,  l->split ? 0 : (size_t) (l->n_tiles + l->n_raw)*4);
+#undef PLACE
+    *size = at;
+}
+
+size_t hex_attn_codes_scratch(const struct hex_attn_layout * l, const struct hex_cache * c) {
+    struct item it;
+    size_t size;
+    lay_out(&it, l, c, NULL, &size);
+    return size;
+}
+
+static void begin(struct item * it, const run_t * r, int64_t item) {
+    const struct hex_cache * c = r->c;
+    size_t size;
+    lay_out(it, &r->l, c, r->scratch, &size);
+    const int32_t group = r->l.group, chunk = (int32_t) (item % r->l.n_chunk);
+    it->r      = r;
+    it->index  = item;
+    it->block  = (int32_t) (item/r->l.n_chunk % r->l.n_block);
+    it->sh     = item/r->l.n_chunk/r->l.n_block;
+    it->s      = (int32_t) (it->sh/c->n_head_kv);
+    it->h0     = (int32_t) (it->sh % c->n_head_kv)*group;
+    it->tile0  = r->l.split ? chunk*CHUNK_TILES : 0;
+    it->tile1  = r->l.n_tiles + r->l.n_raw;
+    it->tile1  = r->l.split ? (int32_t) min64(it->tile0 + CHUNK_TILES, it->tile1) : it->tile1;
+    it->row0   = it->block*r->l.n_rows;
+    it->n_rows = (int32_t) min64(r->l.n_rows, (int64_t) c->n_tps*group - it->row0);
+    it->token0 = it->row0/group;
+    it->n_tokens = (it->row0 + it->n_rows - 1)/group - it->token0 + 1;
+    it->blocks_k = c->head_k/64;
+    it->blocks_v = c->head_v/64;
+
+    const float * mean = mean_of(c, it->sh);
+    for (int32_t i = 0; i < it->n_rows; i++) {
+        const int32_t head = it->h0 + (it->row0 + i) % group;
+        const float * q = q_row(r->a, it->s, (it->row0 + i)/group, head);
+        r->k->codes->query(q, it->blocks_k, it->limbs + (size_t) i*2*(size_t) c->head_k, it->scale + i*it->blocks_k, it->offset + i*it->blocks_k);
+        it->shift[i] = 0;
+        if (mean) {
+            r->k->row_qk(q, mean, &it->shift[i], 1, c->head_k);
+        }
+        const float sink = r->a->sinks && !r->l.split ? r->a->sinks[head] : -INFINITY; // a split's sinks are the merge's
+        it->max[i] = sink;
+        it->sum[i] = sink == -INFINITY ? 0 : 1;
+    }
+    memset(it->out, 0, sizeof(float)*(size_t) it->n_rows*(size_t) c->head_v);
+}
+
+// The tiles from `tile` on that some row sees, as many as a unit holds; returns where the next unit begins.
+static int32_t find_tiles(struct item * it, int32_t tile) {
+    const run_t * r = it->r;
+    it->n_tiles = it->n_cols = it->n_cached = 0;
+    for (; tile < it->tile1 && it->n_tiles < UNIT_TILES; tile++) {
+        struct unit_tile * u = &it->tiles[it->n_tiles];
+        const uint64_t valid = hex_tile_valid(r, it->s, tile);
+        uint64_t any = 0;
+        u->biased = false;
+        u->all    = ~UINT64_C(0);
+        for (int32_t t = 0; t < it->n_tokens; t++) {
+            u->seen[t] = hex_tile_visible(r, it->s, tile, it->token0 + t, valid, &u->biased);
+            any    |= u->seen[t];
+            u->all &= u->seen[t];
+        }
+        if (any) {
+            u->tile = tile;
+            u->n    = tile_cells(r, tile);
+            u->col  = it->n_cols;
+            it->n_cols  += u->n;
+            it->n_cached = tile < r->l.n_tiles ? it->n_cols : it->n_cached;
+            it->n_tiles++;
+        }
+    }
+    return tile;
+}
+
+static bool is_raw(const struct item * it, const struct unit_tile * u) {
+    return u->tile >= it->r->l.n_tiles;
+}
+
+// Rows of a tile that some query sees; a cell nobody sees may hold anything, and 0 times NaN is not 0.
+static void load_raw(const struct item * it, const struct unit_tile * u, bool is_v) {
+    uint64_t any = 0;
+    for (int32_t t = 0; t < it->n_tokens; t++) {
+        any |= u->seen[t];
+    }
+    hex_tile_load(it->r, it->sh, u->tile, any, is_v, NULL, it->x);
+}
+
+// Rows for the kernels, padded as they want them.
+static void unpack(const struct item * it, bool is_v, int bits, const char ** rows, int32_t n) {
+    const struct hex_codes_kernels * k = it->r->k->codes;
+    for (int32_t j = n; j % 16 != 0; j++) {
+        rows[j] = rows[0];
+    }
+    if (is_v) {
+        k->unpack_v(bits, rows, n, it->blocks_v, it->codes, it->scales);
+    } else {
+        k->unpack_k(bits, rows, n, it->blocks_k, it->codes, it->scales);
+    }
+}
+
+// Base rows of a tile to codes.
+static void unpack_base(const struct item * it, const struct unit_tile * u, bool is_v) {
+    const struct hex_cache * c = it->r->c;
+    const int32_t h = (int32_t) (it->sh % c->n_head_kv);
+    const char * rows[HEX_TILE];
+    for (int32_t j = 0; j < u->n; j++) {
+        rows[j] = hex_row_base(is_v ? &c->v_base : &c->k_base, it->s, h, u->tile*HEX_TILE + j);
+    }
+    unpack(it, is_v, is_v ? c->bits_v : c->bits_k, rows, u->n);
+}
+
+// Residual rows of the unit's refined cells, dense, a tile at a time; columns of the cells. Returns their number.
+struct cursor { int32_t tile, entry; };
+
+static int32_t next_residuals(const struct item * it, struct cursor * at, bool is_v, int32_t cols[HEX_TILE]) {
+    const run_t * r = it->r;
+    const struct hex_cache * c = r->c;
+    const int32_t h = (int32_t) (it->sh % c->n_head_kv);
+    const int32_t * start = tile_start_of(r, it->sh);
+    const size_t offset = is_v ? hex_residual_size(c->refine, c->head_k) : 0;
+    const char * rows[HEX_TILE];
+    int32_t n = 0;
+    for (; at->tile < it->n_tiles && !is_raw(it, &it->tiles[at->tile]); at->tile++, at->entry = 0) {
+        const struct unit_tile * u = &it->tiles[at->tile];
+        const int32_t n_entries = start[u->tile + 1] - start[u->tile];
+        for (; at->entry < n_entries && n < HEX_TILE; at->entry++, n++) {
+            const struct hex_entry * e = entries_of(r, it->sh) + start[u->tile] + at->entry;
+            rows[n] = hex_slot(c, it->s, h, e->slot) + offset;
+            cols[n] = u->col + e->cell - u->tile*HEX_TILE;
+        }
+        if (n == HEX_TILE) {
+            break;
+        }
+    }
+    if (n > 0) {
+        unpack(it, is_v, (int) c->refine, rows, n);
+    }
+    return n;
+}
+
+static void multiply_k(const struct item * it, int32_t n, float * s, int32_t stride) {
+    it->r->k->codes->qk(it->codes, it->scales, n, it->blocks_k, it->limbs, it->scale, it->offset, it->n_rows, s, stride);
+}
+
+static void make_logits(const struct item * it) {
+    const run_t * r = it->r;
+    const struct hex_cache * c = r->c;
+    for (int32_t t = 0; t < it->n_tiles; t++) {
+        const struct unit_tile * u = &it->tiles[t];
+        if (!is_raw(it, u)) {
+            unpack_base(it, u, false);
+            multiply_k(it, u->n, it->logits + u->col, STRIDE);
+            continue;
+        }
+        load_raw(it, u, false);
+        for (int32_t i = 0; i < it->n_rows; i++) {
+            const float * q = q_row(r->a, it->s, (it->row0 + i)/r->l.group, it->h0 + (it->row0 + i) % r->l.group);
+            r->k->row_qk(q, it->x, it->logits + (size_t) i*STRIDE + u->col, u->n, c->head_k);
+        }
+    }
+    struct cursor at = {0};
+    int32_t cols[HEX_TILE], n;
+    while ((n = next_residuals(it, &at, false, cols)) > 0) {
+        multiply_k(it, n, it->some, HEX_TILE);
+        for (int32_t i = 0; i < it->n_rows; i++) {
+            for (int32_t e = 0; e < n; e++) {
+                it->logits[(size_t) i*STRIDE + cols[e]] += it->some[i*HEX_TILE + e];
+            }
+        }
+    }
+}
+
+// Scale, mask, running maximum and sum; logits become probabilities relative to the maximum so far.
+static void soften(const struct item * it) {
+    const run_t * r = it->r;
+    const struct hex_attn * a = r->a;
+    for (int32_t i = 0; i < it->n_rows; i++) {
+        const int32_t token = (it->row0 + i)/r->l.group, head = it->h0 + (it->row0 + i) % r->l.group;
+        float * l = it->logits + (size_t) i*STRIDE;
+        for (int32_t j = 0; j < it->n_cached && it->shift[i] != 0; j++) {
+            l[j] += it->shift[i];
+        }
+        r->k->scale(l, it->n_cols, a->scale, a->softcap);
+        for (int32_t t = 0; t < it->n_tiles; t++) {
+            const struct unit_tile * u = &it->tiles[t];
+            if (u->biased || u->all != tile_full(u->n)) {
+                hex_tile_mask(r, it->s, u->tile, token, head, u->seen[token - it->token0], u->biased, l + u->col, 1);
+            }
+        }
+        const float max = r->k->row_max(l, it->n_cols), old = it->max[i];
+        if (max > old) {
+            const float f = old == -INFINITY ? 0 : expf(old - max);
+            float * out = it->out + (size_t) i*(size_t) r->c->head_v;
+            for (int32_t d = 0; d < r->c->head_v; d++) {
+                out[d] *= f;
+            }
+            it->sum[i] *= f;
+            it->max[i]  = max;
+        }
+        it->sum[i] += r->k->row_exp(l, it->n_cols, it->max[i] == -INFINITY ? 0 : it->max[i]);
+    }
+}
+
+static void add_outputs(const struct item * it) {
+    const run_t * r = it->r;
+    const int32_t head_v = r->c->head_v;
+    const struct hex_codes_kernels * k = r->k->codes;
+    for (int32_t t = 0; t < it->n_tiles; t++) {
+        const struct unit_tile * u = &it->tiles[t];
+        if (!is_raw(it, u)) {
+            unpack_base(it, u, true);
+            k->pv(it->codes, it->scales, u->n, it->blocks_v, it->logits + u->col, STRIDE, it->n_rows, it->out, head_v);
+            continue;
+        }
+        load_raw(it, u, true);
+        for (int32_t i = 0; i < it->n_rows; i++) {
+            r->k->row_pv(it->logits + (size_t) i*STRIDE + u->col, it->x, it->out + (size_t) i*(size_t) head_v, u->n, head_v);
+        }
+    }
+    struct cursor at = {0};
+    int32_t cols[HEX_TILE], n;
+    while ((n = next_residuals(it, &at, true, cols)) > 0) {
+        for (int32_t i = 0; i < it->n_rows; i++) {
+            for (int32_t e = 0; e < n; e++) {
+                it->some[i*HEX_TILE + e] = it->logits[(size_t) i*STRIDE + cols[e]];
+            }
+        }
+        k->pv(it->codes, it->scales, n, it->blocks_v, it->some, HEX_TILE, it->n_rows, it->out, head_v);
+    }
+}
+
+//
+// mass
+//
+
+// Probabilities of ranked cells and of the ubatch's rows; -1 where hidden. probs must be all -1 before the first unit.
+static void keep_probs(const struct item * it, float * probs) {
+    const run_t * r = it->r;
+    const int32_t * start = tile_start_of(r, it->sh);
+    const int32_t width = r->l.n_rows;
+    for (int32_t t = 0; t < it->n_tiles; t++) {
+        const struct unit_tile * u = &it->tiles[t];
+        const bool    raw = is_raw(it, u);
+        const int32_t e0 = raw ? 0 : start[u->tile], e1 = raw ? u->n : start[u->tile + 1];
+        for (int32_t e = e0; e < e1; e++) {
+            const struct hex_entry * entry = raw ? NULL : entries_of(r, it->sh) + e;
+            if (entry && entry->slot >= r->l.n_ranked) {
+                continue;
+            }
+            const int32_t j = raw ? e : entry->cell - u->tile*HEX_TILE;
+            float * p = probs + (int64_t) (raw ? r->l.n_slots + (u->tile - r->l.n_tiles)*HEX_TILE + j : e)*width;
+            for (int32_t i = 0; i < it->n_rows; i++) {
+                const bool seen = u->seen[(it->row0 + i)/r->l.group - it->token0] >> j & 1;
+                p[i] = seen ? it->logits[(size_t) i*STRIDE + u->col + j] : -1;
+            }
+        }
+    }
+}
+
+static void hide_probs(const struct item * it, float * probs) {
+    const run_t * r = it->r;
+    const int32_t * start = tile_start_of(r, it->sh);
+    const int32_t width = r->l.n_rows, cached1 = it->tile1 < r->l.n_tiles ? it->tile1 : r->l.n_tiles;
+    const int64_t e0 = it->tile0 < cached1 ? start[it->tile0] : 0, e1 = it->tile0 < cached1 ? start[cached1] : 0;
+    const int64_t raw0 = it->tile0 > r->l.n_tiles ? (int64_t) (it->tile0 - r->l.n_tiles)*HEX_TILE : 0;
+    const int64_t raw1 = it->tile1 > r->l.n_tiles ? min64((int64_t) (it->tile1 - r->l.n_tiles)*HEX_TILE, r->c->n_tps) : 0;
+    for (int64_t i = e0*width; i < e1*width; i++) {
+        probs[i] = -1;
+    }
+    for (int64_t i = (r->l.n_slots + raw0)*width; i < (r->l.n_slots + raw1)*width; i++) {
+        probs[i] = -1;
+    }
+}
+
+// Not split: the masses of this item.
+static void add_mass(const struct item * it, int32_t n_units) {
+    const run_t * r = it->r;
+    const int32_t width = r->l.n_rows, n_entries = tile_start_of(r, it->sh)[r->l.n_tiles];
+    float * mass = (float *) (r->work + r->l.mass) + it->index*r->l.n_mass;
+    memset(mass, 0, sizeof(float)*(size_t) r->l.n_mass);
+    for (int32_t u = 0; u < n_units; u++) { // to factors
+        for (int32_t i = 0; i < it->n_rows; i++) {
+            float * m = it->unit_max + u*width + i;
+            *m = *m == -INFINITY || !(it->sum[i] > 0) ? 0 : expf(*m - it->max[i])/it->sum[i];
+        }
+    }
+    for (int32_t e = 0; e < n_entries + r->c->n_tps; e++) {
+        const int32_t j = e - n_entries; // row of the ubatch
+        const struct hex_entry * entry = j < 0 ? entries_of(r, it->sh) + e : NULL;
+        if (entry && entry->slot >= r->l.n_ranked) {
+            continue;
+        }
+        const float * p = it->probs + (int64_t) (j < 0 ? e : r->l.n_slots + j)*width;
+        const float * f = it->unit_max + it->unit_of[entry ? entry->cell/HEX_TILE : r->l.n_tiles + j/HEX_TILE]*width;
+        float m = 0, n_seen = 0;
+        for (int32_t i = 0; i < it->n_rows; i++) {
+            m += p[i] > 0 ? p[i]*f[i] : 0;
+        }
+        mass[entry ? entry->slot : r->l.n_ranked + j] = m;
+        if (entry && entry->slot >= r->c->n_ring) {
+            const int32_t group = r->l.group;
+            for (int32_t i = (group - it->row0 % group) % group; i < it->n_rows; i += group) { // each token's first head
+                n_seen += p[i] >= 0;
+            }
+            mass[r->l.n_ranked + r->c->n_tps + entry->slot - r->c->n_ring] = n_seen;
+        }
+    }
+}
+
+//
+// items
+//
+
+static void one_unit(struct item * it) {
+    if (it->n_tiles > 0) {
+        make_logits(it);
+        soften(it);
+        add_outputs(it);
+    }
+}
+
+static void split_item(struct item * it) {
+    const run_t * r = it->r;
+    find_tiles(it, it->tile0);
+    one_unit(it);
+    if (r->a->mass) {
+        float * probs = probs_of(r, it->sh, it->block);
+        hide_probs(it, probs);
+        keep_probs(it, probs);
+    }
+    float * part = part_of(r, it->index);
+    const int32_t head_v = r->c->head_v;
+    for (int32_t i = 0; i < it->n_rows; i++, part += 2 + head_v) {
+        part[0] = it->max[i];
+        part[1] = it->sum[i];
+        memcpy(part + 2, it->out + (size_t) i*(size_t) head_v, sizeof(float)*(size_t) head_v);
+    }
+}
+
+static void whole_item(struct item * it) {
+    const run_t * r = it->r;
+    int32_t unit = 0;
+    if (r->a->mass) {
+        hide_probs(it, it->probs);
+    }
+    for (int32_t tile = 0; tile < it->tile1; unit++) {
+        const int32_t from = tile;
+        tile = find_tiles(it, tile);
+        one_unit(it);
+        for (int32_t t = from; r->a->mass && t < tile; t++) {
+            it->unit_of[t] = unit;
+        }
+        if (r->a->mass) {
+            memcpy(it->unit_max + unit*r->l.n_rows, it->max, sizeof(float)*(size_t) it->n_rows);
+            keep_probs(it, it->probs);
+        }
+    }
+    if (r->a->mass) {
+        add_mass(it, unit);
+    }
+    for (int32_t i = 0; i < it->n_rows; i++) {
+        const float   inv = it->sum[i] > 0 ? 1/it->sum[i] : 0;
+        const float * out = it->out + (size_t) i*(size_t) r->c->head_v;
+        float * dst = out_row(r->a, it->s, (it->row0 + i)/r->l.group, it->h0 + (it->row0 + i) % r->l.group);
+        for (int32_t d = 0; d < r->c->head_v; d++) {
+            dst[d] = out[d]*inv;
+        }
+    }
+}
+
+void hex_attn_codes_item(const run_t * r, int64_t item) {
+    struct item it;
+    begin(&it, r, item);
+    if (r->l.split) {
+        split_item(&it);
+    } else {
+        whole_item(&it);
+    }
+}

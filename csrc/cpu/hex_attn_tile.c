@@ -1,0 +1,133 @@
+// Tiles of HEX_ATTN: what is visible, masks, and decoding to floats.
+#include "hex_attn_impl.h"
+
+#include "../core/hex_fp16.h"
+
+#define F16_NEG_INF 0xfc00
+
+int32_t hex_tile_column(const run_t * r, int32_t s, int32_t tile, int32_t j) {
+    if (tile < r->l.n_tiles) {
+        return tile*HEX_TILE + j;
+    }
+    const int32_t cell = hex_meta_rows(hex_meta(r->c, s))[(tile - r->l.n_tiles)*HEX_TILE + j].cell;
+    return cell >= 0 && cell < r->c->n_kv ? cell : -1;
+}
+
+uint64_t hex_tile_valid(const run_t * r, int32_t s, int32_t tile) {
+    const int32_t n = tile_cells(r, tile);
+    uint64_t bits = 0;
+    if (tile < r->l.n_tiles) {
+        const uint32_t * valid = hex_meta_bitmap(hex_meta(r->c, s), r->c->n_tps, r->c->n_ring);
+        const int32_t last = (r->c->n_ctx + 31)/32 - 1;
+        bits = valid[2*tile];
+        bits |= 2*tile + 1 <= last ? (uint64_t) valid[2*tile + 1] << 32 : 0;
+    } else {
+        for (int32_t j = 0; j < n; j++) {
+            bits |= (uint64_t) (hex_tile_column(r, s, tile, j) >= 0) << j;
+        }
+    }
+    return bits & tile_full(n);
+}
+
+uint64_t hex_tile_visible(const run_t * r, int32_t s, int32_t tile, int32_t row, uint64_t valid, bool * biased) {
+    const uint16_t * m = mask_row(r, s, row);
+    if (!m || !valid) {
+        return valid;
+    }
+    const int32_t n = tile_cells(r, tile);
+    uint64_t hidden = 0;
+    uint32_t any = 0;
+    if (tile < r->l.n_tiles) {
+        m += tile*HEX_TILE;
+        if (n == HEX_TILE) { // nearly every tile is seen whole or not at all
+            uint64_t ones = 0, same = 0, word;
+            for (int32_t j = 0; j < HEX_TILE/4; j++) {
+                memcpy(&word, m + 4*j, sizeof(word));
+                ones |= word;
+                same |= word ^ UINT64_C(0xfc00fc00fc00fc00);
+            }
+            if (ones == 0 || same == 0) {
+                return ones == 0 ? valid : 0;
+            }
+        }
+        for (int32_t j = 0; j < n; j++) {
+            hidden |= (uint64_t) (m[j] == F16_NEG_INF) << j;
+            any    |= m[j] == F16_NEG_INF ? 0u : m[j];
+        }
+    } else {
+        for (int32_t j = 0; j < n; j++) {
+            const int32_t  col = hex_tile_column(r, s, tile, j);
+            const uint16_t v   = col < 0 ? F16_NEG_INF : m[col];
+            hidden |= (uint64_t) (v == F16_NEG_INF) << j;
+            any    |= v == F16_NEG_INF ? 0u : v;
+        }
+    }
+    *biased |= any != 0;
+    return valid & ~hidden;
+}
+
+void hex_tile_mask(const run_t * r, int32_t s, int32_t tile, int32_t row, int32_t head, uint64_t seen, bool biased, float * l, int32_t step) {
+    const int32_t n = tile_cells(r, tile);
+    const uint16_t * mask = mask_row(r, s, row);
+    const float slope = biased ? hex_attn_slope(r->a, head) : 0;
+    for (int32_t j = 0; j < n; j++, l += step) {
+        *l = !(seen >> j & 1) ? -INFINITY : biased ? *l + slope*hex_fp16_to_fp32(mask[hex_tile_column(r, s, tile, j)]) : *l;
+    }
+}
+
+void hex_tile_load(const run_t * r, int64_t sh, int32_t tile, uint64_t want, bool is_v, const float * mean, float * x) {
+    const struct hex_cache * c = r->c;
+    const int32_t s = (int32_t) (sh/c->n_head_kv), h = (int32_t) (sh % c->n_head_kv);
+    const int32_t n = tile_cells(r, tile), d = is_v ? c->head_v : c->head_k;
+
+    if (tile >= r->l.n_tiles) {
+        const int64_t token = (int64_t) s*c->n_tps + (tile - r->l.n_tiles)*HEX_TILE;
+        for (int32_t j = 0; j < n; j++) {
+            if (want >> j & 1) {
+                memcpy(x + (size_t) j*d, hex_row_cur(is_v ? &c->v_cur : &c->k_cur, h, token + j), sizeof(float)*(size_t) d);
+            } else { // may hold anything, and 0 times NaN is not 0
+                memset(x + (size_t) j*d, 0, sizeof(float)*(size_t) d);
+            }
+        }
+        return;
+    }
+
+    const struct hex_tensor * base = is_v ? &c->v_base : &c->k_base;
+    for (int32_t j = 0; j < n; j++) {
+        if (want >> j & 1) {
+            hex_base_row(is_v ? c->bits_v : c->bits_k, hex_row_base(base, s, h, tile*HEX_TILE + j), mean, x + (size_t) j*d, d);
+        } else {
+            memset(x + (size_t) j*d, 0, sizeof(float)*(size_t) d);
+        }
+    }
+    const int32_t * start = tile_start_of(r, sh);
+    const size_t offset = is_v ? hex_residual_size(c->refine, c->head_k) : 0;
+    uint64_t refined = 0;
+    for (int32_t e = start[tile]; e < start[tile + 1]; e++) {
+        const struct hex_entry * entry = entries_of(r, sh) + e;
+        const int32_t j = entry->cell - tile*HEX_TILE;
+        refined |= UINT64_C(1) << j;
+        if (want >> j & 1) {
+            hex_residual_add(c->refine, hex_slot(c, s, h, entry->slot) + offset, x + (size_t) j*d, d);
+        }
+    }
+    if (hex_has_channels(c)) {
+        uint64_t masks[HEX_TILE];
+        hex_channel_masks(c, tile*HEX_TILE, n, masks);
+        for (int32_t j = 0; j < n; j++) {
+            if ((want & ~refined) >> j & 1) {
+                hex_channels_add(hex_channel_row(c, s, h, tile*HEX_TILE + j, is_v), masks[j], x + (size_t) j*d, d);
+            }
+        }
+    }
+}
+
+float hex_attn_slope(const struct hex_attn * a, int32_t head) {
+    if (a->max_bias <= 0) {
+        return 1;
+    }
+    const int   n_log2 = 1 << (int) floorf(log2f((float) a->n_head));
+    const float m0 = powf(2, -a->max_bias/(float) n_log2);
+    const float m1 = powf(2, -a->max_bias/2/(float) n_log2);
+    return head < n_log2 ? powf(m0, (float) (head + 1)) : powf(m1, (float) (2*(head - n_log2) + 1));
+}
