@@ -79,6 +79,9 @@ static void list_entries(const run_t * r, int64_t sh) {
     struct hex_entry * sorted = entries_of(r, sh);
     int32_t * start = tile_start_of(r, sh);
 
+    if (r->l.n_slots > 0) {
+        hex_read_ahead(hex_slot(c, (int32_t) (sh/c->n_head_kv), (int32_t) (sh % c->n_head_kv), 0), c->slot_size*(size_t) r->l.n_slots);
+    }
     const int32_t n = hex_refined_entries(c, (int32_t) (sh/c->n_head_kv), (int32_t) (sh % c->n_head_kv), seen, found);
     memset(start, 0, sizeof(int32_t)*(size_t) (r->l.n_tiles + 1));
     for (int32_t e = 0; e < n; e++) {
@@ -196,7 +199,13 @@ void hex_attn_run(const struct hex_attn * a, void * work, int ith, int nth, hex_
         list_entries(&r, sh);
     }
     barrier(barrier_ctx);
-    for (int64_t i = ith; i < r.l.n_items; i += nth) {
+    // The heads of a chunk of the cache lie side by side: one thread takes them all where there are chunks enough.
+    r.chunk_alone = r.l.split && (int64_t) r.l.n_chunk*a->cache.n_stream >= 4*nth;
+    const int64_t run = r.chunk_alone ? a->cache.n_head_kv : 1;
+    for (int64_t i = 0; i < r.l.n_items; i++) {
+        if (i/run % nth != ith) {
+            continue;
+        }
         if (r.l.codes) {
             hex_attn_codes_item(&r, i);
         } else {

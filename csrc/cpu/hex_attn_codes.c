@@ -84,18 +84,33 @@ size_t hex_attn_codes_scratch(const struct hex_attn_layout * l, const struct hex
     return size;
 }
 
+// A head's part of a row is a few dozen bytes, between those of other heads: too little for the CPU's prefetcher, and
+// prefetch instructions gain nothing here. Reading the chunk's rows once in order does: it comes at the speed of memory.
+static void read_chunk(const struct item * it) {
+    const struct hex_cache * c = it->r->c;
+    const int32_t cell1 = (int32_t) min64((int64_t) (it->tile0 + CHUNK_TILES)*HEX_TILE, c->n_kv);
+    for (int is_v = 0; is_v < 2; is_v++) {
+        const struct hex_tensor * base = is_v ? &c->v_base : &c->k_base;
+        const int64_t n_rows = (int64_t) cell1 - it->tile0*HEX_TILE - 1; // the last one may end the buffer
+        if (n_rows > 0 && base->nb[1] < base->nb[2]) {
+            hex_read_ahead(hex_row_base(base, it->s, 0, it->tile0*HEX_TILE), base->nb[2]*(size_t) n_rows);
+        }
+    }
+}
+
 static void begin(struct item * it, const run_t * r, int64_t item) {
     const struct hex_cache * c = r->c;
     size_t size;
     lay_out(it, &r->l, c, r->scratch, &size);
-    const int32_t group = r->l.group, chunk = (int32_t) (item % r->l.n_chunk);
+    const struct hex_attn_place place = place_of(r, item);
+    const int32_t group = r->l.group;
     it->r      = r;
-    it->index  = item;
-    it->block  = (int32_t) (item/r->l.n_chunk % r->l.n_block);
-    it->sh     = item/r->l.n_chunk/r->l.n_block;
+    it->index  = place.index;
+    it->block  = place.block;
+    it->sh     = place.sh;
     it->s      = (int32_t) (it->sh/c->n_head_kv);
     it->h0     = (int32_t) (it->sh % c->n_head_kv)*group;
-    it->tile0  = r->l.split ? chunk*CHUNK_TILES : 0;
+    it->tile0  = place.chunk*CHUNK_TILES;
     it->tile1  = r->l.n_tiles + r->l.n_raw;
     it->tile1  = r->l.split ? (int32_t) min64(it->tile0 + CHUNK_TILES, it->tile1) : it->tile1;
     it->row0   = it->block*r->l.n_rows;
@@ -105,6 +120,9 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
     it->blocks_k = c->head_k/64;
     it->blocks_v = c->head_v/64;
 
+    if (r->chunk_alone && it->sh % c->n_head_kv == 0) {
+        read_chunk(it);
+    }
     const float * mean = mean_of(c, it->sh);
     for (int32_t i = 0; i < it->n_rows; i++) {
         const int32_t head = it->h0 + (it->row0 + i) % group;

@@ -28,9 +28,9 @@ static void row_item(const run_t * r, int64_t item) {
     const struct hex_attn  * a = r->a;
     const struct hex_cache * c = r->c;
     const int32_t group = r->l.group;
-    const int32_t chunk = (int32_t) (item % r->l.n_chunk);
-    const int32_t row   = (int32_t) (item/r->l.n_chunk % r->l.n_block);
-    const int64_t sh    = item/r->l.n_chunk/r->l.n_block;
+    const struct hex_attn_place place = place_of(r, item);
+    const int32_t chunk = place.chunk, row = place.block;
+    const int64_t sh    = place.sh;
     const int32_t s = (int32_t) (sh/c->n_head_kv), h0 = (int32_t) (sh % c->n_head_kv)*group;
     const int32_t tile0 = chunk*CHUNK_TILES;
     const int32_t tile1 = (int32_t) min64(tile0 + CHUNK_TILES, r->l.n_tiles + r->l.n_raw);
@@ -74,7 +74,7 @@ static void row_item(const run_t * r, int64_t item) {
         n_cols += n;
     }
 
-    float * part = part_of(r, item);
+    float * part = part_of(r, place.index);
     for (int32_t g = 0; g < group; g++) {
         float * l = logits + g*stride;
         const float max = r->k->row_max(l, n_cols);

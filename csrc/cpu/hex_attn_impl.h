@@ -46,6 +46,7 @@ struct hex_attn_work_area {
     const struct hex_cache * c;
     const struct hex_attn_kernels * k;
     struct hex_attn_layout l;
+    bool   chunk_alone; // all heads of a chunk are this thread's
     char * work;
     char * scratch; // of this thread
 };
@@ -81,6 +82,13 @@ static inline const uint16_t * mask_row(const run_t * r, int32_t s, int32_t row)
     return m->data ? (const uint16_t *) (m->data + row*m->nb[1] + s*m->nb[3]) : NULL;
 }
 
+// Brings memory near, in order.
+static inline void hex_read_ahead(const char * p, size_t size) {
+    for (size_t i = 0; i < size; i += 64) {
+        (void) *(const volatile char *) (p + i);
+    }
+}
+
 float hex_attn_slope(const struct hex_attn * a, int32_t head); // ALiBi
 
 static inline int32_t tile_cells(const run_t * r, int32_t tile) {
@@ -102,7 +110,23 @@ void     hex_tile_mask   (const run_t * r, int32_t s, int32_t tile, int32_t row,
 // Decodes the elements in `want` (others become zero) to x [n][head].
 void     hex_tile_load   (const run_t * r, int64_t sh, int32_t tile, uint64_t want, bool is_v, const float * mean, float * x);
 
-// Where a split item leaves its results.
+// What the n-th item is. Heads are innermost where the cache is split: their rows lie side by side in memory, so the
+// items of a chunk read it once.
+struct hex_attn_place { int64_t sh; int32_t block, chunk; int64_t index; };
+
+static inline struct hex_attn_place place_of(const run_t * r, int64_t n) {
+    struct hex_attn_place p = { .sh = n/r->l.n_block, .block = (int32_t) (n % r->l.n_block), .index = n };
+    if (r->l.split) {
+        const int64_t h = n % r->c->n_head_kv, rest = n/r->c->n_head_kv;
+        p.block = (int32_t) (rest % r->l.n_block);
+        p.chunk = (int32_t) (rest/r->l.n_block % r->l.n_chunk);
+        p.sh    = rest/r->l.n_block/r->l.n_chunk*r->c->n_head_kv + h;
+        p.index = (p.sh*r->l.n_block + p.block)*r->l.n_chunk + p.chunk;
+    }
+    return p;
+}
+
+// Where a split item leaves its results, by its index.
 static inline float * part_of(const run_t * r, int64_t item) {
     return (float *) (r->work + r->l.part) + item*r->l.n_rows*(2 + r->c->head_v);
 }
