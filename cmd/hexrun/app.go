@@ -49,20 +49,26 @@ func newApp(e *env) *cli.Command {
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run does it
 		OnUsageError:   onUsageError,
 		Commands: []*cli.Command{
-			chatCommand(e), runCommand(e), compareCommand(e), infoCommand(e), versionCommand(e), measureCommand(e),
+			chatCommand(e), runCommand(e), compareCommand(e), evalCommand(e), infoCommand(e), versionCommand(e), measureCommand(e),
 		},
 	}
 	app.Action = func(_ context.Context, cmd *cli.Command) error {
 		if name := cmd.Args().First(); name != "" {
-			return usagef("%q is no command; use chat, run, compare, info or version", name)
+			return usagef("%q is no command; use chat, run, compare, eval, info or version", name)
 		}
 		return cli.ShowAppHelp(cmd)
 	}
-	for _, c := range app.Commands {
+	prepare(app.Commands)
+	return app
+}
+
+// prepare sets what all commands have in common.
+func prepare(commands []*cli.Command) {
+	for _, c := range commands {
 		c.OnUsageError = onUsageError
 		c.HideHelpCommand = true
+		prepare(c.Commands)
 	}
-	return app
 }
 
 func onUsageError(_ context.Context, cmd *cli.Command, err error, _ bool) error {

@@ -24,13 +24,18 @@ func dashed(name string) string {
 // like, so it must know which flags take one. (urfave/cli itself reads -ctk as one flag, since no short ones are joined.)
 func normalize(args []string, commands []*cli.Command) []string {
 	takesValue := map[string]bool{} // all flags by name
-	for _, c := range commands {
-		for _, f := range c.Flags {
-			for _, name := range f.Names() {
-				takesValue[name] = f.(cli.DocGenerationFlag).TakesValue()
+	var collect func([]*cli.Command)
+	collect = func(commands []*cli.Command) {
+		for _, c := range commands {
+			for _, f := range c.Flags {
+				for _, name := range f.Names() {
+					takesValue[name] = f.(cli.DocGenerationFlag).TakesValue()
+				}
 			}
+			collect(c.Commands)
 		}
 	}
+	collect(commands)
 	out := make([]string, 0, len(args))
 	for i := 0; i < len(args); i++ {
 		arg := args[i]

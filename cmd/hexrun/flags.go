@@ -32,6 +32,12 @@ func text(category, names, env, usage string) *cli.StringFlag {
 	return &cli.StringFlag{Name: n[0], Aliases: n[1:], Category: category, Sources: envVar(env), Usage: usage}
 }
 
+// texts is a flag that may be repeated. Its values are not split at commas: names of files have some.
+func texts(category, names, usage, byDefault string) *cli.StringSliceFlag {
+	n := strings.Fields(names)
+	return &cli.StringSliceFlag{Name: n[0], Aliases: n[1:], Category: category, Usage: usage, DefaultText: byDefault}
+}
+
 func whole(category, names, env, usage string, value int, byDefault string) *cli.IntFlag {
 	n := strings.Fields(names)
 	return &cli.IntFlag{Name: n[0], Aliases: n[1:], Category: category, Sources: envVar(env), Usage: usage, Value: value,
@@ -54,12 +60,20 @@ func modelFlags() []cli.Flag {
 	}
 }
 
+func sizeFlag(size int) cli.Flag {
+	return whole(aboutModel, "ctx-size c", "CTX_SIZE", "N|tokens of context; 0: as the model was trained", size, "")
+}
+
+func threadsFlag() cli.Flag {
+	return whole(aboutModel, "threads t", "THREADS", "N|CPU threads", 0, "physical cores")
+}
+
 func contextFlags(size int) []cli.Flag {
 	return []cli.Flag{
-		whole(aboutModel, "ctx-size c", "CTX_SIZE", "N|tokens of context; 0: as the model was trained", size, ""),
+		sizeFlag(size),
 		whole(aboutModel, "batch-size b", "BATCH", "N|most tokens of one call", 2048, ""),
 		whole(aboutModel, "ubatch-size ub", "UBATCH", "N|tokens computed at once; smaller lets compression act within a prompt", 512, ""),
-		whole(aboutModel, "threads t", "THREADS", "N|CPU threads", 0, "physical cores"),
+		threadsFlag(),
 	}
 }
 

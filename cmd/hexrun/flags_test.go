@@ -139,7 +139,7 @@ func TestHelp(t *testing.T) {
 	}
 	out.Reset()
 	assert.Equal(t, exitUsage, run(context.Background(), e, []string{"dance"}))
-	assert.Equal(t, "hexrun: \"dance\" is no command; use chat, run, compare, info or version\n", out.String())
+	assert.Equal(t, "hexrun: \"dance\" is no command; use chat, run, compare, eval, info or version\n", out.String())
 	out.Reset()
 	t.Setenv("LLAMA_ARG_CTX_SIZE", "many")
 	assert.Equal(t, exitUsage, run(context.Background(), e, []string{"run", "-p", "x"}))
@@ -147,12 +147,14 @@ func TestHelp(t *testing.T) {
 }
 
 func TestNormalize(t *testing.T) {
-	commands := []*cli.Command{{Flags: append(contextFlags(1), systemFlag(), &cli.BoolFlag{Name: "raw-text"})}}
+	commands := []*cli.Command{{Flags: append(contextFlags(1), systemFlag(), &cli.BoolFlag{Name: "raw-text"}),
+		Commands: []*cli.Command{{Flags: []cli.Flag{texts("", "file f", "", "")}}}}}
 	for in, want := range map[string]string{
 		"run --ctx_size 5 --raw_text x_y":  "run --ctx-size 5 --raw-text x_y",
 		"-sys --ctx_size --ctx_size=--a_b": "-sys --ctx_size --ctx-size=--a_b",
 		"--unknown_flag -- --ctx_size":     "--unknown-flag -- --ctx_size",
 		"- -c":                             "- -c",
+		"eval kld -f --a_b --ctx_size":     "eval kld -f --a_b --ctx-size",
 	} {
 		assert.Equal(t, want, strings.Join(normalize(strings.Fields(in), commands), " "))
 	}

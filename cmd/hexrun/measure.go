@@ -169,7 +169,7 @@ func measureQuality(ctx context.Context, m *hexkv.Model, j job, cache hexkv.Conf
 			}
 		}
 		next := tokens[at+1 : min(at+j.Step+1, len(tokens))]
-		if rows, err = compareChunk(ref, s, rows, len(chunk), next); err != nil {
+		if rows, err = compareChunk(predictions{ref, 0}, predictions{s, 0}, rows, len(chunk), next); err != nil {
 			return err
 		}
 		done := at + len(chunk)

@@ -11,9 +11,15 @@ import (
 	"github.com/hexkv/hexkv/hexkv"
 )
 
-// compareChunk appends the comparison of the last n predictions of two sessions; next are the tokens that came. The
-// rows are spread over the CPUs, since nothing decodes meanwhile.
-func compareChunk(ref, s *hexkv.Session, rows []kld.Row, n int, next []hexkv.TokenID) ([]kld.Row, error) {
+// predictions are those of the last decode of a session, from a row on.
+type predictions struct {
+	s    *hexkv.Session
+	from int
+}
+
+// compareChunk appends the comparison of n predictions with those of ref; next are the tokens that came. The rows are spread
+// over the CPUs, since nothing decodes meanwhile.
+func compareChunk(ref, other predictions, rows []kld.Row, n int, next []hexkv.TokenID) ([]kld.Row, error) {
 	chunk := make([]kld.Row, n)
 	var (
 		mu     sync.Mutex // a session serves one goroutine at a time
@@ -31,8 +37,8 @@ func compareChunk(ref, s *hexkv.Session, rows []kld.Row, n int, next []hexkv.Tok
 				i := at
 				at++
 				if i < n && failed == nil {
-					if a, failed = ref.Logits(a[:0], i); failed == nil {
-						b, failed = s.Logits(b[:0], i)
+					if a, failed = ref.s.Logits(a[:0], ref.from+i); failed == nil {
+						b, failed = other.s.Logits(b[:0], other.from+i)
 					}
 				}
 				stop := i >= n || failed != nil

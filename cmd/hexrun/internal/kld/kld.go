@@ -70,30 +70,49 @@ type Summary struct {
 }
 
 // Summarize needs at least one row.
-func Summarize(rows []Row) Summary {
-	kl := make([]float64, len(rows))
-	same, nll, scored := 0, 0.0, 0
-	for i, r := range rows {
-		kl[i] = r.KL
-		if r.SameTop {
-			same++
-		}
-		if !math.IsNaN(r.NLL) {
-			nll += r.NLL
-			scored++
-		}
+func Summarize(rows []Row) Summary { return SummarizeWindows([][]Row{rows}) }
+
+// SummarizeWindows says it for several windows of text: the second half is that of each window, and so are the last 64.
+func SummarizeWindows(windows [][]Row) Summary {
+	var kl, same, nll, second, last []float64
+	for _, rows := range windows {
+		v := valuesOf(rows)
+		kl, same, nll = append(kl, v.kl...), append(same, v.same...), append(nll, v.nll...)
+		second, last = append(second, v.secondHalf()...), append(last, v.last64()...)
 	}
-	s := Summary{
-		Mean:       mean(kl),
-		Last64:     mean(kl[max(0, len(kl)-64):]),
-		SecondHalf: mean(kl[len(kl)/2:]),
-		SameTop1:   float64(same) / float64(len(rows)),
-		PPL:        math.Exp(nll / float64(max(1, scored))),
+	s := Summary{Mean: mean(kl), Last64: mean(last), SecondHalf: mean(second), SameTop1: mean(same), PPL: 1}
+	if len(nll) > 0 {
+		s.PPL = math.Exp(mean(nll))
 	}
 	slices.Sort(kl)
 	s.Median, s.P999 = quantile(kl, 0.5), quantile(kl, 0.999)
 	return s
 }
+
+// values are the rows of a window in columns.
+type values struct {
+	kl, same []float64
+	nll      []float64 // without the positions that nothing follows
+}
+
+func valuesOf(rows []Row) values {
+	var v values
+	for _, r := range rows {
+		v.kl = append(v.kl, r.KL)
+		same := 0.0
+		if r.SameTop {
+			same = 1
+		}
+		v.same = append(v.same, same)
+		if !math.IsNaN(r.NLL) {
+			v.nll = append(v.nll, r.NLL)
+		}
+	}
+	return v
+}
+
+func (v values) secondHalf() []float64 { return v.kl[len(v.kl)/2:] }
+func (v values) last64() []float64     { return v.kl[max(0, len(v.kl)-64):] }
 
 func mean(x []float64) float64 {
 	sum := 0.0

@@ -100,6 +100,62 @@ func TestSummarize(t *testing.T) {
 	assert.False(t, Summarize([]Row{{KL: math.NaN()}}).Finite())
 }
 
+// Each window has a second half and last positions of its own.
+func TestSummarizeWindows(t *testing.T) {
+	windows := make([][]Row, 2)
+	for w := range windows {
+		for i := range 200 {
+			windows[w] = append(windows[w], Row{KL: float64(1000*w + i), SameTop: w == 0, NLL: float64(w)})
+		}
+	}
+	s := SummarizeWindows(windows)
+	assert.Equal(t, 599.5, s.Mean)
+	assert.Equal(t, (149.5+1149.5)/2, s.SecondHalf)
+	assert.Equal(t, (167.5+1167.5)/2, s.Last64)
+	assert.Equal(t, 0.5, s.SameTop1)
+	assert.Equal(t, math.Exp(0.5), s.PPL)
+	assert.Equal(t, Summarize(windows[1]), SummarizeWindows(windows[1:]))
+}
+
+func TestIntervals(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	windows := make([][]Row, 4)
+	for w := range windows {
+		for i := range 1024 {
+			row := Row{KL: r.ExpFloat64(), SameTop: r.IntN(10) > 0, NLL: 3 + r.NormFloat64()}
+			if i == 1023 {
+				row.NLL = math.NaN()
+			}
+			windows[w] = append(windows[w], row)
+		}
+	}
+	s, b := SummarizeWindows(windows), Bootstrap(windows)
+	for _, c := range []struct {
+		Interval
+		value, width float64
+	}{
+		{b.Mean, s.Mean, 4 / math.Sqrt(4096)}, {b.SecondHalf, s.SecondHalf, 4 / math.Sqrt(2048)}, {b.Last64, s.Last64, 4 / math.Sqrt(256)},
+		{b.SameTop1, s.SameTop1, 4 * 0.3 / math.Sqrt(4096)}, {b.PPL, s.PPL, s.PPL * 4 / math.Sqrt(4096)},
+	} {
+		assert.True(t, c.Known)
+		assert.Less(t, c.Lo, c.value)
+		assert.Less(t, c.value, c.Hi)
+		assert.InEpsilon(t, c.width, c.Hi-c.Lo, 0.6)
+	}
+	one := Bootstrap(windows[:1])
+	assert.True(t, one.Mean.Known)
+	assert.False(t, one.Last64.Known, "one block")
+
+	same := make([]Row, 512)
+	for i := range same {
+		same[i] = Row{SameTop: true, NLL: 2}
+	}
+	b = Bootstrap([][]Row{same})
+	assert.Equal(t, Interval{0, 0, true}, b.Mean)
+	assert.Equal(t, Interval{1, 1, true}, b.SameTop1)
+	assert.Equal(t, Interval{math.Exp(2), math.Exp(2), true}, b.PPL)
+}
+
 func BenchmarkCompare(b *testing.B) {
 	r := rand.New(rand.NewPCG(5, 6))
 	x, y := randomRow(r, 49152, 4, 0), randomRow(r, 49152, 4, 0)
