@@ -19,6 +19,8 @@ func infoCommand(e *env) *cli.Command {
 		Usage: "describe a model, and what its cache takes per context length",
 		Flags: append(modelFlags(),
 			whole(aboutModel, "ctx-size c", "", "N|plan this context only", 0, "512 to 32768"),
+			&cli.BoolFlag{Name: "probe", Category: aboutCache, Usage: "measure the presets on this model, in a minute at most, and recommend one"},
+			threadsFlag(),
 			formatFlag("md", "json")),
 		Action: action(e, func(ctx context.Context, cmd *cli.Command) error { return info(ctx, e, cmd) }),
 	}
@@ -60,7 +62,7 @@ type modelFacts struct {
 	HEXReason       string `json:"hex_reason,omitempty"`
 }
 
-// info prints facts and plans; nothing is allocated but the model.
+// info prints facts and plans; without --probe nothing is allocated but the model.
 func info(ctx context.Context, e *env, cmd *cli.Command) error {
 	lengths := []int{512, 2048, 4096, 8192, 32768}
 	if cmd.IsSet("ctx-size") {
@@ -82,16 +84,28 @@ func info(ctx context.Context, e *env, cmd *cli.Command) error {
 			return err
 		}
 	}
+	var found *probed
+	if cmd.Bool("probe") {
+		p, err := probe(ctx, e, m, max(0, cmd.Int("threads")), probeTime)
+		if err != nil {
+			return err
+		}
+		found = &p
+	}
 	if cmd.String("output") == "json" {
 		out := json.NewEncoder(e.stdout)
 		out.SetIndent("", "  ")
 		return out.Encode(struct {
 			Model modelFacts `json:"model"`
 			Plan  []plan     `json:"plan"`
-		}{facts, plans})
+			Probe *probed    `json:"probe,omitempty"`
+		}{facts, plans, found})
 	}
 	writeFacts(e.stdout, facts)
-	return writePlans(e.stdout, facts, plans)
+	if err := writePlans(e.stdout, facts, plans); err != nil || found == nil {
+		return err
+	}
+	return found.write(e.stdout)
 }
 
 // makePlan lays out the stock caches and all presets that the model can use.
