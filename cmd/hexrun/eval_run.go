@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/human"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/journal"
@@ -116,12 +115,12 @@ func cachesOf(settings []setting) int {
 	return len(settings) + 1
 }
 
+// labels fits on the line of the progress bar, which must not wrap.
 func labels(settings []setting) string {
-	names := make([]string, len(settings))
-	for i, s := range settings {
-		names[i] = s.label
+	if len(settings) == 1 {
+		return settings[0].label
 	}
-	return strings.Join(names, ", ")
+	return fmt.Sprintf("%s and %d more", settings[0].label, len(settings)-1)
 }
 
 // explain says how to go on after an error, and where compression did not act.
