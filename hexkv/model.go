@@ -272,7 +272,7 @@ func (m *Model) NewSession(ctx context.Context, opts *SessionOptions) (*Session,
 	if err := statusError(op, s); err != nil {
 		return nil, err
 	}
-	return newSession(m, h, p.AllLogits), nil
+	return newSession(m, h, &p), nil
 }
 
 // NewSampler opens a sampler. Fails with [ErrInvalidConfig] or [ErrGrammar]. Calls hexkv_sampler_open.

@@ -52,6 +52,7 @@ type Session struct {
 	model     *Model
 	h         binding.Session
 	allLogits bool
+	channels  bool // the backbone refines channels, not entries
 	cleanup   runtime.Cleanup
 
 	mu      sync.Mutex // taken by every call, with TryLock: a second goroutine is refused, not served later
@@ -63,8 +64,8 @@ type Session struct {
 	closing atomic.Bool // Close has begun
 }
 
-func newSession(m *Model, h binding.Session, allLogits bool) *Session {
-	s := &Session{model: m, h: h, allLogits: allLogits}
+func newSession(m *Model, h binding.Session, p *binding.SessionParams) *Session {
+	s := &Session{model: m, h: h, allLogits: p.AllLogits, channels: p.Cache.BackboneKind == "channels"}
 	s.cleanup = runtime.AddCleanup(s, binding.Session.Close, h) // a net for sessions that are never closed
 	return s
 }
@@ -272,5 +273,7 @@ func (s *Session) Stats() (Stats, error) {
 	}
 	defer s.mu.Unlock()
 	b, st := s.h.Stats()
-	return statsOf(b), statusError(op, st)
+	stats := statsOf(b)
+	stats.Channels = s.channels && stats.HEX
+	return stats, statusError(op, st)
 }

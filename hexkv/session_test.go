@@ -337,7 +337,7 @@ func TestOffIsStock(t *testing.T) {
 
 func TestCaches(t *testing.T) {
 	specs := []string{"q8_0", "q4_0", "q8_0/q4_0", "hex:quality", "hex:balanced", "hex:compact", "hex:tiny", "hex:paper:heavy=0.1",
-		"hex4/hex3", "hex:tiny:refine=none"}
+		"hex4/hex3", "hex:tiny:refine=none", "hex:paper:backbone_kind=channels"}
 	var tokens []TokenID
 	for _, spec := range specs {
 		c, err := ParseConfig(spec)
@@ -359,6 +359,7 @@ func TestCaches(t *testing.T) {
 			assert.Positive(t, st.RefinedHeavy, spec)
 			assert.Equal(t, c.Preset == "paper", st.RefinedStatic > 0, spec)
 			assert.LessOrEqual(t, st.RefinedEntries(), st.Entries, spec)
+			assert.Equal(t, c.BackboneKind == "channels", st.Channels, spec)
 		}
 	}
 }

@@ -23,6 +23,10 @@ type Stats struct {
 	// Refined entries, each one (layer, KV head, cell), by the reason they are refined; Entries are all in use.
 	RefinedRing, RefinedHeavy, RefinedStatic, Entries uint64
 
+	// Channels says that the backbone refines single channels of every entry, refined or not: then RefinedStatic is
+	// their share of all values times Entries, and no number of entries.
+	Channels bool
+
 	PrefillTokens int // decoded more than one at a time
 	PrefillTime   time.Duration
 	DecodeTokens  int // decoded one at a time
@@ -53,8 +57,13 @@ func rate(n int, t time.Duration) float64 {
 	return float64(n) / t.Seconds()
 }
 
-// RefinedEntries returns the refined entries of all kinds.
-func (s Stats) RefinedEntries() uint64 { return s.RefinedRing + s.RefinedHeavy + s.RefinedStatic }
+// RefinedEntries returns the refined entries of all kinds, each one counted once.
+func (s Stats) RefinedEntries() uint64 {
+	if s.Channels {
+		return s.RefinedRing + s.RefinedHeavy
+	}
+	return s.RefinedRing + s.RefinedHeavy + s.RefinedStatic
+}
 
 // MemoryEstimate says what a session will take, in bytes.
 type MemoryEstimate struct {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/human"
 	"github.com/hexkv/hexkv/hexkv"
@@ -16,6 +17,9 @@ func writeStats(w io.Writer, s hexkv.Stats, replied int) {
 			fmt.Fprintf(w, "%-8s %s tokens, %s tokens/s\n", what, human.Count(tokens), human.Rate(rate))
 		}
 	}
+	if s.PrefillTokens == 0 && s.DecodeTokens > 0 { // decoded as a token of a reply is, and in its time
+		fmt.Fprintf(w, "%-8s 1 token, timed with the reply\n", "prompt")
+	}
 	speed("prompt", s.PrefillTokens, s.PrefillRate())
 	speed("reply", replied, s.DecodeRate())
 	fmt.Fprintf(w, "%-8s %s of %s tokens\n", "context", human.Count(s.Used), human.Count(s.ContextSize))
@@ -27,8 +31,12 @@ func writeStats(w io.Writer, s hexkv.Stats, replied int) {
 	fmt.Fprintln(w)
 	if s.HEX && s.Entries > 0 {
 		share := func(n uint64) string { return human.Percent(float64(n) / float64(s.Entries)) }
-		fmt.Fprintf(w, "%-8s %s of the entries: recent and sinks %s, heavy hitters %s, backbone %s\n", "refined",
-			share(s.RefinedEntries()), share(s.RefinedRing), share(s.RefinedHeavy), share(s.RefinedStatic))
+		backbone := ", backbone " + share(s.RefinedStatic)
+		if s.Channels {
+			backbone = "; backbone " + share(s.RefinedStatic) + " of the channels of every entry"
+		}
+		fmt.Fprintf(w, "%-8s %s of the entries: recent and sinks %s, heavy hitters %s%s\n", "refined",
+			share(s.RefinedEntries()), share(s.RefinedRing), share(s.RefinedHeavy), backbone)
 	}
 }
 
@@ -38,6 +46,7 @@ func cacheLine(s hexkv.Stats) string {
 	if s.BitsPerElement <= 0 {
 		return line
 	}
-	stock := func(bits float64) string { return human.Bytes(uint64(float64(s.KV) * bits / s.BitsPerElement)) }
+	elements := math.Round(float64(s.KV) * 8 / s.BitsPerElement) // a whole number, so that bytes agree to the last one
+	stock := func(bits float64) string { return human.Bytes(uint64(elements * bits / 8)) }
 	return line + fmt.Sprintf(" (f16 %s, q8_0 %s, q4_0 %s)", stock(16), stock(8.5), stock(4.5))
 }
