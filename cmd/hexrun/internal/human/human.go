@@ -3,6 +3,7 @@ package human
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 )
 
@@ -16,7 +17,7 @@ func Bytes(n uint64) string {
 	for ; x >= 1023.95 && i < len(units)-1; i++ {
 		x /= 1024
 	}
-	return fmt.Sprintf("%.1f %ciB", x, units[i])
+	return fmt.Sprintf("%.1f %ciB", math.Floor(x*10+0.5)/10, units[i]) // halves up, not to the even digit
 }
 
 // Count writes n with separators: "8,192".

@@ -8,7 +8,7 @@ import (
 
 func TestBytes(t *testing.T) {
 	for n, want := range map[uint64]string{
-		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 23592960: "22.5 MiB", 1<<20 - 1: "1.0 MiB", 1 << 40: "1.0 TiB",
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 23592960: "22.5 MiB", 11796480: "11.3 MiB", 1<<20 - 1: "1.0 MiB", 1 << 40: "1.0 TiB",
 		1<<64 - 1: "16.0 EiB",
 	} {
 		assert.Equal(t, want, Bytes(n), n)
