@@ -36,7 +36,7 @@ func (o *SessionOptions) params(op string) (binding.SessionParams, error) {
 		{"Threads", o.Threads, &p.Threads},
 	} {
 		if f.from < math.MinInt32 || f.from > math.MaxInt32 {
-			return p, errorf(op, CodeConfig, "%s = %d is out of range; use 0 for the default, or more", f.name, f.from)
+			return p, errorf(op, CodeConfig, "%s = %d is out of range; use 0 for the default, or up to %d", f.name, f.from, math.MaxInt32)
 		}
 		*f.to = int32(f.from)
 	}

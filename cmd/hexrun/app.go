@@ -22,10 +22,11 @@ Exit codes:
 func run(ctx context.Context, e *env, args []string) int {
 	cli.FlagStringer = flagText
 	cli.VersionFlag = &cli.BoolFlag{Name: "version", Usage: "print the version", Local: true} // -v is --verbose
+	e.args = args
 	app := newApp(e)
 	err := app.Run(ctx, append([]string{app.Name}, normalize(args, app.Commands)...))
 	if fromParser(err) { // a bad variable is not passed to OnUsageError
-		err = commandLine(app, err)
+		err = commandLine(app, args, err)
 	}
 	code := exitCode(err)
 	switch {
@@ -39,6 +40,9 @@ func run(ctx context.Context, e *env, args []string) int {
 
 // newApp builds the command tree.
 func newApp(e *env) *cli.Command {
+	onUsageError := func(_ context.Context, cmd *cli.Command, err error, _ bool) error {
+		return commandLine(cmd, e.args, err)
+	}
 	app := &cli.Command{
 		Name:           "hexrun",
 		Usage:          "language models on a compressed KV cache",
@@ -71,22 +75,40 @@ func prepare(commands []*cli.Command) {
 	}
 }
 
-func onUsageError(_ context.Context, cmd *cli.Command, err error, _ bool) error {
-	return commandLine(cmd, err)
-}
-
 // action wraps what a command does: arguments without a flag are refused, Ctrl-C cancels ctx, and errors are marked.
 func action(e *env, do func(ctx context.Context, cmd *cli.Command) error) cli.ActionFunc {
 	return func(ctx context.Context, cmd *cli.Command) error {
 		if cmd.Args().Present() {
-			return usagef("%q is not understood; give a prompt with -p, a file with -f, a model with -m (see %s --help)",
-				cmd.Args().First(), cmd.FullName())
+			return stray(cmd, cmd.Args().First())
 		}
 		ctx, done := e.interrupts.task(ctx)
 		defer done()
 		if err := do(ctx, cmd); err != nil {
-			return actionError{err}
+			return actionError{inFlags(err)}
 		}
 		return nil
 	}
+}
+
+// stray refuses an argument without a flag, with the flags that this command has.
+func stray(cmd *cli.Command, arg string) error {
+	has := map[string]bool{}
+	for _, f := range cmd.Flags {
+		has[f.Names()[0]] = true
+	}
+	if has["model"] && strings.HasSuffix(strings.ToLower(arg), ".gguf") {
+		return usagef("%q is not understood; name the model with -m %s (see %s --help)", arg, arg, cmd.FullName())
+	}
+	var give []string
+	for _, each := range []struct{ flag, hint string }{
+		{"prompt", "a prompt with -p"}, {"file", "a file with -f"}, {"model", "a model with -m"},
+	} {
+		if has[each.flag] {
+			give = append(give, each.hint)
+		}
+	}
+	if len(give) == 0 {
+		return usagef("%q is not understood; see %s --help", arg, cmd.FullName())
+	}
+	return usagef("%q is not understood; give %s (see %s --help)", arg, strings.Join(give, ", "), cmd.FullName())
 }

@@ -13,6 +13,7 @@ type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	interrupts     *interrupts
+	args           []string // as the user typed them
 }
 
 // note prints a line that is no reply.

@@ -56,28 +56,41 @@ var (
 	unknownFlag = regexp.MustCompile(`^flag provided but not defined: -(.*)$`)
 	noValue     = regexp.MustCompile(`^flag needs an argument: (.*)$`)
 	badValue    = regexp.MustCompile(`^invalid value "(.*)" for flag -([^:]*): (.*)$`)
-	badEnv      = regexp.MustCompile(`^could not parse "(.*)" as (\w+) value from environment variable "(\w+)" for flag`)
+	badEnv      = regexp.MustCompile(`^could not parse "(.*)" as (\w+) value from environment variable "(\w+)" for flag [^:]*: (.*)$`)
 	badNumber   = regexp.MustCompile(`^strconv\.\w+: parsing .*: (invalid syntax|value out of range)$`)
 )
 
 // commandLine rewrites the parser's errors as one sentence with a remedy.
-func commandLine(cmd *cli.Command, err error) error {
+func commandLine(cmd *cli.Command, args []string, err error) error {
 	help := cmd.FullName() + " --help"
 	text := err.Error()
 	if m := unknownFlag.FindStringSubmatch(text); m != nil {
-		return usagef("unknown flag %s; see %s", dashed(m[1]), help)
+		flag := typed(args, m[1])
+		if instead := elsewhere[m[1]]; instead != "" {
+			return usagef("%s is no flag of %s: %s", flag, cmd.FullName(), instead)
+		}
+		return usagef("unknown flag %s; see %s", flag, help)
 	}
 	if m := noValue.FindStringSubmatch(text); m != nil {
+		if m[1] == "--hex" {
+			return needsPreset()
+		}
 		return usagef("%s needs a value; see %s", m[1], help)
 	}
 	if m := badValue.FindStringSubmatch(text); m != nil {
 		reason := m[3]
-		if badNumber.MatchString(reason) {
-			reason = "give a number in range"
+		switch {
+		case badNumber.MatchString(reason):
+			reason = "use " + rangeOf(cmd, m[2])
+		case m[2] == "hex":
+			return needsPreset()
 		}
 		return usagef("%s %s: %s; see %s", dashed(m[2]), m[1], reason, help)
 	}
 	if m := badEnv.FindStringSubmatch(text); m != nil {
+		if m[2] == "string" { // only a flag's own check refuses one
+			return usagef("the environment variable %s=%s is not understood: %s", m[3], m[1], m[4])
+		}
 		return usagef("the environment variable %s=%s is not a valid %s; correct or unset it", m[3], m[1], m[2])
 	}
 	return usagef("%s; see %s", text, help)

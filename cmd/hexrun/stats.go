@@ -13,7 +13,10 @@ import (
 // tokens that were printed; the last one of each reply is not decoded, so s has fewer.
 func writeStats(w io.Writer, s hexkv.Stats, replied int) {
 	speed := func(what string, tokens int, rate float64) {
-		if tokens > 0 {
+		switch {
+		case tokens == 1 && rate == 0: // the first one of a reply comes with the prompt
+			fmt.Fprintf(w, "%-8s 1 token\n", what)
+		case tokens > 0:
 			fmt.Fprintf(w, "%-8s %s tokens, %s tokens/s\n", what, human.Count(tokens), human.Rate(rate))
 		}
 	}

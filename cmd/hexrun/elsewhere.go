@@ -1,0 +1,31 @@
+package main
+
+import "strings"
+
+// elsewhere says what to use instead of flags that llama.cpp's users type and a command of hexrun does not have.
+var elsewhere = map[string]string{
+	"hf": useDownload, "hf-repo": useDownload, "hff": useDownload, "hf-file": useDownload, "mu": useDownload, "model-url": useDownload,
+	"cnv": useChat, "conversation": useChat, "i": useChat, "interactive": useChat,
+	"no-cnv": "use hexrun run --raw to continue a text", "no-conversation": "use hexrun run --raw to continue a text",
+	"mlock":      "hexrun does not lock the model in memory; leave it out, or use --no-mmap to read the model at once",
+	"jinja":      "hexrun always applies the model's own template; leave it out",
+	"flash-attn": noFlash, "fa": noFlash,
+	"color": "hexrun prints no colours; leave it out", "co": "hexrun prints no colours; leave it out",
+}
+
+const (
+	useDownload = "hexrun downloads nothing; download the GGUF file and name it with -m FILE.gguf"
+	useChat     = "use hexrun chat to talk to the model"
+	noFlash     = "this command does not compute; leave it out"
+)
+
+// typed finds how the user wrote a flag whose name the parser gives without dashes.
+func typed(args []string, name string) string {
+	for _, arg := range args {
+		flag, _, _ := strings.Cut(arg, "=")
+		if bare := strings.TrimLeft(flag, "-"); bare != flag && (bare == name || strings.ReplaceAll(bare, "_", "-") == name) {
+			return flag
+		}
+	}
+	return dashed(name)
+}
