@@ -97,7 +97,7 @@ func compareJobs(e *env, cmd *cli.Command) (jobs []job, what string, err error) 
 	}
 	j := job{
 		Text: corpus.Text, Tokens: opts.ContextSize, Batch: opts.BatchSize, UBatch: opts.UBatchSize, Threads: opts.Threads,
-		Step: cmd.Int("step"), Verbose: cmd.Bool("verbose"),
+		Step: cmd.Int("step"), Verbose: cmd.Bool("verbose"), NoMmap: cmd.Bool("no-mmap"),
 	}
 	if j.Step < 1 || j.Step > 4096 {
 		return nil, "", usagef("--step %d: use 1 to 4096 tokens", j.Step)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v3"
 
@@ -56,6 +58,7 @@ func modelFlags() []cli.Flag {
 	return []cli.Flag{
 		text(aboutModel, "model m", "MODEL", "FILE|the model, a GGUF file; without it $HEXRUN_MODEL, else the default model of the build"),
 		gpu,
+		&cli.BoolFlag{Name: "no-mmap", Category: aboutModel, Usage: "read the model into memory instead of mapping its file"},
 		&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Category: aboutOutput, Usage: "show llama.cpp's log on stderr"},
 	}
 }
@@ -69,7 +72,10 @@ func threadsFlag() cli.Flag {
 }
 
 func contextFlags(size int) []cli.Flag {
+	flash := text(aboutModel, "flash-attn fa", "FLASH_ATTN", "on or auto|flash attention: used wherever the model can, which HEX needs; off is refused")
+	flash.Value, flash.Validator = "auto", flashAttention
 	return []cli.Flag{
+		flash,
 		sizeFlag(size),
 		whole(aboutModel, "batch-size b", "BATCH", "N|most tokens of one call", 2048, ""),
 		whole(aboutModel, "ubatch-size ub", "UBATCH", "N|tokens computed at once; smaller lets compression act within a prompt", 512, ""),
@@ -80,10 +86,17 @@ func contextFlags(size int) []cli.Flag {
 func cacheFlags() []cli.Flag {
 	presets := strings.Join(hexkv.Presets(), ", ")
 	fromPreset := "from the preset"
+	hex := text(aboutCache, "hex", "HEX", "PRESET|compressed cache: "+presets+"; without it the stock f16 cache; the flags below override single settings")
+	hex.Validator = func(preset string) error {
+		if strings.HasPrefix(preset, "-") { // the next flag
+			return needsPreset()
+		}
+		return nil
+	}
 	return []cli.Flag{
 		text(aboutCache, "cache-type-k ctk", "CACHE_TYPE_K", "TYPE|type of K: f16, q8_0, q4_0, ..., or hex1 to hex4"),
 		text(aboutCache, "cache-type-v ctv", "CACHE_TYPE_V", "TYPE|type of V"),
-		text(aboutCache, "hex", "HEX", "PRESET|compressed cache: "+presets+"; the flags below override single settings"),
+		hex,
 		text(aboutCache, "hex-refine", "HEX_REFINE", "CODEC|residual of refined cells: none, hex1, hex2, hex3, hex4, q8_0, f16"),
 		whole(aboutCache, "hex-sink", "HEX_SINK", "N|first tokens that stay refined", 0, fromPreset),
 		whole(aboutCache, "hex-recent", "HEX_RECENT", "N|recent tokens that are refined; -1: from the context", 0, fromPreset),
@@ -108,6 +121,36 @@ func samplingFlags() []cli.Flag {
 		text(aboutSampling, "grammar", "", "GBNF|grammar that the reply must follow"),
 		text(aboutSampling, "grammar-file", "", "FILE|the same, from a file"),
 	}
+}
+
+// flashAttention checks -fa; the values are llama.cpp's.
+func flashAttention(value string) error {
+	switch value {
+	case "on", "auto", "enabled", "true", "1", "-1":
+		return nil
+	}
+	return usagef("use on or auto, or leave it out; hexrun always uses flash attention where the model can")
+}
+
+// promptFlags are those that run and chat share.
+func promptFlags(usage string) []cli.Flag {
+	return []cli.Flag{
+		text(aboutPrompt, "prompt p", "", "TEXT|"+usage),
+		&cli.BoolFlag{Name: "escape", Aliases: []string{"e"}, Category: aboutPrompt, Usage: `read \n, \t, \\, \", \' and \xHH in -p as llama.cpp does`},
+		systemFlag(),
+	}
+}
+
+// promptText reads -p.
+func promptText(cmd *cli.Command) (string, error) {
+	prompt := cmd.String("prompt")
+	if cmd.Bool("escape") {
+		prompt = unescape(prompt)
+	}
+	if !utf8.ValidString(prompt) {
+		return "", errors.New("the prompt is not valid UTF-8; convert it to UTF-8")
+	}
+	return prompt, nil
 }
 
 func systemFlag() cli.Flag {

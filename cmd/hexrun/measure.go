@@ -53,7 +53,7 @@ func measure(ctx context.Context, e *env, j job, send func(event)) (report.Row, 
 	}
 	showLog(e, j.Verbose)
 	send(event{Step: "loading"})
-	m, err := hexkv.OpenModel(ctx, j.Model, &hexkv.ModelOptions{GPULayers: j.GPULayers})
+	m, err := hexkv.OpenModel(ctx, j.Model, &hexkv.ModelOptions{GPULayers: j.GPULayers, NoMmap: j.NoMmap})
 	if err != nil {
 		return row, err
 	}

@@ -18,6 +18,7 @@ type job struct {
 	Cache     string
 	Model     string
 	GPULayers int
+	NoMmap    bool
 	Text      string
 	Tokens    int // of text and of context; 0 = as trained
 	Batch     int

@@ -50,6 +50,7 @@ func openModel(ctx context.Context, e *env, cmd *cli.Command) (*hexkv.Model, err
 	defer bar.Clear()
 	return hexkv.OpenModel(ctx, path, &hexkv.ModelOptions{
 		GPULayers: layers,
+		NoMmap:    cmd.Bool("no-mmap"),
 		Progress:  func(done float64) { bar.Set(done, "loading "+filepath.Base(path)) },
 	})
 }
@@ -69,8 +70,14 @@ func openSession(ctx context.Context, e *env, m *hexkv.Model, opts *hexkv.Sessio
 		e.note("note: no HEX cache for this model: %s; it runs on a stock cache", info.HEXReason)
 	}
 	s, err := m.NewSession(ctx, opts)
-	if err == nil && opts.ContextSize == 0 {
-		e.note("note: a context of 0 means as trained: %s tokens", human.Count(s.ContextSize()))
+	if err != nil {
+		return nil, err
 	}
-	return s, err
+	switch size := s.ContextSize(); {
+	case opts.ContextSize == 0:
+		e.note("note: a context of 0 means as trained: %s tokens", human.Count(size))
+	case opts.ContextSize != size:
+		e.note("note: a context of %s is rounded up to %s tokens", human.Count(opts.ContextSize), human.Count(size))
+	}
+	return s, nil
 }

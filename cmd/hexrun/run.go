@@ -4,28 +4,35 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"unicode/utf8"
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/human"
 	"github.com/hexkv/hexkv/hexkv"
 )
+
+const runHelp = `The prompt is -p, then the file of -f, or else standard input: without -p all of it, and with -p what a file
+holds, or a pipe that has data or an end within a second, as in: cat notes.txt | hexrun run -p "Summarize:"
+A loop that reads its own standard input (while read ...) gives hexrun < /dev/null.
+
+Without --hex the cache is the stock f16 one.`
 
 func runCommand(e *env) *cli.Command {
 	flags := append(modelFlags(), contextFlags(4096)...)
 	flags = append(flags, cacheFlags()...)
 	flags = append(flags, samplingFlags()...)
+	flags = append(flags, promptFlags("the prompt")...)
 	flags = append(flags,
-		text(aboutPrompt, "prompt p", "", "TEXT|the prompt"),
-		text(aboutPrompt, "file f", "", "FILE|a file with the prompt; - is standard input, which is also read without -p and -f"),
-		systemFlag(),
-		&cli.BoolFlag{Name: "raw", Category: aboutPrompt, Usage: "continue the text itself, without the model's chat template"},
+		text(aboutPrompt, "file f", "", "FILE|a file with the prompt, or with what follows -p; - is standard input"),
+		&cli.BoolFlag{Name: "raw", Aliases: []string{"no-cnv", "no-conversation"}, Category: aboutPrompt,
+			Usage: "continue the text itself, without the model's chat template"},
 	)
 	return &cli.Command{
-		Name:   "run",
-		Usage:  "answer one prompt",
-		Flags:  flags,
-		Action: action(e, func(ctx context.Context, cmd *cli.Command) error { return answer(ctx, e, cmd) }),
+		Name:        "run",
+		Usage:       "answer one prompt",
+		Description: runHelp,
+		Flags:       flags,
+		Action:      action(e, func(ctx context.Context, cmd *cli.Command) error { return answer(ctx, e, cmd) }),
 	}
 }
 
@@ -79,36 +86,39 @@ func answer(ctx context.Context, e *env, cmd *cli.Command) error {
 		writeStats(e.stderr, st, printed)
 	}
 	if printed > 0 && errors.Is(failed, hexkv.ErrContextFull) {
-		return fmt.Errorf("the reply was cut off: the context of %d tokens is full; use a larger -c or limit the reply with -n", s.ContextSize())
+		return fmt.Errorf("the reply was cut off: the context of %s tokens is full; use a larger -c or limit the reply with -n", human.Count(s.ContextSize()))
 	}
 	return failed
 }
 
-// readPrompt returns the text of -p, -f or standard input.
+// readPrompt returns the text of -p, and after it that of -f or standard input.
 func readPrompt(e *env, cmd *cli.Command) (string, error) {
-	prompt, path := cmd.String("prompt"), cmd.String("file")
-	switch {
-	case cmd.IsSet("prompt") && path != "":
-		return "", usagef("-p and -f contradict each other; give one of them")
+	prompt, err := promptText(cmd)
+	if err != nil {
+		return "", err
+	}
+	more := ""
+	switch path := cmd.String("file"); {
+	case path != "":
+		more, err = readText(e, path)
 	case cmd.IsSet("prompt"):
-		if !utf8.ValidString(prompt) {
-			return "", errors.New("the prompt is not valid UTF-8; convert it to UTF-8")
-		}
-	case path == "" && isTerminal(e.stdin):
-		return "", usagef("there is no prompt; give one with -p TEXT, -f FILE or on standard input, or use hexrun chat")
+		more, err = piped(e)
+	case isTerminal(e.stdin):
+		err = usagef("there is no prompt; give one with -p TEXT, -f FILE or on standard input, or use hexrun chat")
 	default:
-		if path == "" {
-			path = "-"
-		}
-		var err error
-		if prompt, err = readText(e, path); err != nil {
-			return "", err
-		}
+		more, err = readText(e, "-")
 	}
-	if prompt == "" {
+	switch {
+	case err != nil:
+		return "", err
+	case prompt == "" && more == "":
 		return "", usagef("the prompt is empty; give some text")
+	case prompt == "":
+		return more, nil
+	case more == "":
+		return prompt, nil
 	}
-	return prompt, nil
+	return prompt + "\n\n" + more, nil
 }
 
 // promptTokens applies the chat template, unless --raw.

@@ -35,6 +35,16 @@ func TestRun(t *testing.T) {
 	assert.Equal(t, reply, again)
 	again, _, _ = hexrun(t, question, flags("-f", "-", "-sys", "You speak French only.")...)
 	assert.NotEqual(t, reply, again)
+	// -p comes before standard input or -f; -e reads escapes.
+	joined, _, code := hexrun(t, "", flags("-e", "-p", `Repeat:\n\nblue`)...)
+	assert.Equal(t, exitOK, code)
+	again, stats, code = hexrun(t, "blue\n", flags("-p", "Repeat:")...)
+	assert.Equal(t, exitOK, code)
+	assert.Equal(t, joined, again)
+	assert.Contains(t, stats, "note: 4 characters of standard input follow the prompt")
+	again, _, code = hexrun(t, "no part of it", flags("-p", "Repeat:", "-f", temp(t, "more.txt", "blue"))...)
+	assert.Equal(t, exitOK, code)
+	assert.Equal(t, joined, again)
 	// A text goes on; a grammar binds.
 	again, _, code = hexrun(t, "", flags("--raw", "-p", "1, 2, 3, 4, 5, 6,")...)
 	assert.Equal(t, exitOK, code)
@@ -70,7 +80,7 @@ func TestHostileInputs(t *testing.T) {
 		{"directory", run("-m", dir), exitError, "is a directory"},
 		{"zero bytes", run("-m", temp(t, "zero.gguf", "")), exitError, "is empty"},
 		{"no such file", run("-m", filepath.Join(dir, "none.gguf")), exitError, "no such file"},
-		{"negative context", run("-c", "-1"), exitUsage, "context size = -1"},
+		{"negative context", run("-c", "-1"), exitUsage, "-c -1 is out of range"},
 		{"context larger than memory", run("-c", "60000000"), exitError, "needs about"},
 		{"unknown preset", run("--hex", "gigantic"), exitUsage, "use one of off"},
 		{"contradictory flags", run("--hex", "balanced", "-ctk", "q8_0"), exitUsage, "q8_0"},
@@ -113,6 +123,14 @@ func TestContextZeroIsAsTrained(t *testing.T) {
 	_, stderr, code := hexrun(t, "", "run", "-c", "0", "-n", "1", "-p", "hi")
 	assert.Equal(t, exitOK, code)
 	assert.Contains(t, stderr, "note: a context of 0 means as trained: 8,192 tokens")
+}
+
+func TestContextIsRounded(t *testing.T) {
+	needModel(t)
+	_, stderr, code := hexrun(t, "", "run", "-c", "16", "-n", "1", "--raw", "-p", "hi", "--no-mmap", "-fa", "on")
+	assert.Equal(t, exitOK, code)
+	assert.Contains(t, stderr, "note: a context of 16 is rounded up to 256 tokens\n")
+	assert.Contains(t, stderr, "prompt   1 token, timed with the reply\n")
 }
 
 func TestNoModel(t *testing.T) {
