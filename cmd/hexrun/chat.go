@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v3"
@@ -20,12 +21,16 @@ func chatCommand(e *env) *cli.Command {
 	flags := append(modelFlags(), contextFlags(4096)...)
 	flags = append(flags, cacheFlags()...)
 	flags = append(flags, samplingFlags()...)
+	flags = append(flags, promptFlags("the first message")...)
+	flags = append(flags, &cli.BoolFlag{Name: "conversation", Aliases: []string{"cnv"}, Category: aboutPrompt,
+		Usage: "no effect: chat is a conversation"})
 	return &cli.Command{
 		Name:  "chat",
 		Usage: "talk to the model",
 		Description: "Lines are messages; a block between \"\"\" and \"\"\" is one message of several lines.\n" +
-			"Ctrl-C stops a reply and keeps what came; while no reply runs, or when pressed again, it leaves.\n\n" + chatHelp,
-		Flags:  append(flags, systemFlag()),
+			"Ctrl-C stops a reply and keeps what came; while no reply runs, or when pressed again, it leaves.\n" +
+			"Without --hex the cache is the stock f16 one.\n\n" + chatHelp,
+		Flags:  flags,
 		Action: action(e, func(ctx context.Context, cmd *cli.Command) error { return startChat(ctx, e, cmd) }),
 	}
 }
@@ -41,6 +46,10 @@ func startChat(ctx context.Context, e *env, cmd *cli.Command) error {
 		return err
 	}
 	if talk.MaxTokens, err = maxTokens(cmd); err != nil {
+		return err
+	}
+	first, err := promptText(cmd)
+	if err != nil {
 		return err
 	}
 	m, err := openModel(ctx, e, cmd)
@@ -70,7 +79,7 @@ func startChat(ctx context.Context, e *env, cmd *cli.Command) error {
 	} else {
 		t.in = prompt.NewPlain(e.stdin)
 	}
-	return t.loop()
+	return t.loop(first)
 }
 
 // talker is a running conversation.
@@ -85,9 +94,11 @@ type talker struct {
 	failures    int    // of messages and commands
 }
 
-// loop reads messages and commands until the end of the input. Without a terminal, their failures are one at the end.
-func (t *talker) loop() error {
+// loop sends the first message, if there is one, then reads messages and commands until the end of the input. Without
+// a terminal, their failures are one at the end.
+func (t *talker) loop(first string) error {
 	t.e.interrupts.idle()
+	t.message(first, true)
 	var block prompt.Block
 	for {
 		p := prompt.First
@@ -144,19 +155,24 @@ func (t *talker) message(text string, quoted bool) (over bool) {
 	if t.attached != "" {
 		text = t.attached + "\n\n" + text
 	}
-	if t.reply(func(ctx context.Context) iter.Seq2[hexkv.Token, error] { return t.chat.Send(ctx, text) }) {
+	remedy := whenFull
+	if t.attached != "" {
+		remedy = "the file of /read was dropped: read a shorter one, or start again with /clear or a larger -c"
+	}
+	came, err := t.reply(remedy, func(ctx context.Context) iter.Seq2[hexkv.Token, error] { return t.chat.Send(ctx, text) })
+	if came || errors.Is(err, hexkv.ErrContextFull) { // a file that does not fit must not block what follows
 		t.attached = ""
 	}
 	return false
 }
 
-// reply prints a reply as it comes, and reports whether any of it came. Ctrl-C stops it.
-func (t *talker) reply(start func(context.Context) iter.Seq2[hexkv.Token, error]) (came bool) {
+// reply prints a reply as it comes, and reports whether any of it came. Ctrl-C stops it. remedy is for a conversation
+// that does not fit.
+func (t *talker) reply(remedy string, start func(context.Context) iter.Seq2[hexkv.Token, error]) (came bool, failed error) {
 	before, _ := t.session.Stats()
 	count := t.replied
 	ctx, done := t.e.interrupts.task(context.Background())
 	defer done()
-	var failed error
 	for token, err := range start(ctx) {
 		if failed = err; err == nil {
 			fmt.Fprint(t.e.stdout, token.Text)
@@ -172,14 +188,17 @@ func (t *talker) reply(start func(context.Context) iter.Seq2[hexkv.Token, error]
 	case ctx.Err() != nil:
 		t.e.note("[stopped; /regen tries again]")
 	case came && errors.Is(failed, hexkv.ErrContextFull):
-		t.fail(fmt.Errorf("the reply was cut off: the context is full; /clear starts a new conversation, a larger -c holds more"))
+		t.fail(errors.New("the reply was cut off: the context is full; " + whenFull))
+	case errors.Is(failed, hexkv.ErrContextFull):
+		problem, _, _ := strings.Cut(failed.Error(), ";")
+		t.fail(fmt.Errorf("%s; %s", problem, remedy))
 	case failed != nil:
 		t.fail(failed)
 	}
 	if after, err := t.session.Stats(); err == nil && t.interactive {
 		t.speed(before, after, t.replied-count)
 	}
-	return came
+	return came, failed
 }
 
 // speed prints one line about the last reply.

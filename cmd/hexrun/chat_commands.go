@@ -18,6 +18,9 @@ const chatHelp = `Commands:
   /help       print this
   /bye        leave`
 
+// whenFull is what helps when a conversation fills its context.
+const whenFull = "/clear starts a new conversation, a larger -c holds more"
+
 // command runs a command, and reports whether the conversation is over.
 func (t *talker) command(name, argument string) (over bool) {
 	switch name {
@@ -34,7 +37,7 @@ func (t *talker) command(name, argument string) (over bool) {
 		}
 		t.e.note("[cleared]")
 	case "/regen":
-		t.reply(func(ctx context.Context) iter.Seq2[hexkv.Token, error] { return t.chat.Regenerate(ctx) })
+		t.reply(whenFull, func(ctx context.Context) iter.Seq2[hexkv.Token, error] { return t.chat.Regenerate(ctx) })
 	case "/read":
 		t.read(argument)
 	case "/context":

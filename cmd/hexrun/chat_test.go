@@ -47,9 +47,32 @@ func TestChatFailures(t *testing.T) {
 	assert.Equal(t, exitError, code)
 	assert.NotEmpty(t, out)
 	for _, want := range []string{"/nonsense is no command", "/read needs the name", "/no/such/file does not exist", "there is no message to answer yet",
-		"not valid UTF-8", "context of 256", "hexrun: 6 of the messages and commands failed"} {
+		"not valid UTF-8", "context of 256; /clear starts a new conversation, a larger -c holds more", "hexrun: 6 of the messages and commands failed"} {
 		assert.Contains(t, stderr, want)
 	}
+}
+
+// -p is the first message, never a command; the input goes on from there.
+func TestChatFirstMessage(t *testing.T) {
+	needModel(t)
+	out, stderr, code := hexrun(t, "/context\nAnd in French?\n/context\n", "chat", "-cnv", "--temp", "0", "-n", "4", "-c", "512", "-e", "-p", `/help\nSay hello.`)
+	require.Equal(t, exitOK, code, stderr)
+	assert.NotEmpty(t, out)
+	assert.NotContains(t, stderr, "Commands:")
+	assert.Contains(t, stderr, " of 512 tokens, 2 messages]")
+	assert.Contains(t, stderr, " of 512 tokens, 4 messages]")
+}
+
+// A file that does not fit is dropped, so that the messages after it get replies.
+func TestChatDropsLongFile(t *testing.T) {
+	needModel(t)
+	long := temp(t, "long.txt", strings.Repeat("word ", 400))
+	out, stderr, code := hexrun(t, "/read "+long+"\nSum it up.\nHi.\n/context\n", "chat", "--temp", "0", "-n", "3", "-c", "256")
+	assert.Equal(t, exitError, code)
+	assert.NotEmpty(t, out)
+	assert.Contains(t, stderr, "no room for a reply in a context of 256; the file of /read was dropped: read a shorter one, or start again with /clear or a larger -c\n")
+	assert.Contains(t, stderr, " of 256 tokens, 2 messages]")
+	assert.Contains(t, stderr, "hexrun: 1 of the messages and commands failed")
 }
 
 // Ctrl-C stops a reply, keeps the conversation, and leaves when no reply runs.

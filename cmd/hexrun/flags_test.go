@@ -52,6 +52,7 @@ func parse(t *testing.T, args ...string) (s settings, err error) {
 			return nil
 		})
 	}
+	e.args = args
 	return s, app.Run(context.Background(), append([]string{"hexrun", "run"}, normalize(args, app.Commands)...))
 }
 
@@ -103,26 +104,74 @@ func TestVariables(t *testing.T) {
 func TestRefusedFlags(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"--nope", "unknown flag --nope"},
-		{"-xyz 3", "unknown flag --xyz"},
-		{"-c abc", "-c abc: give a number in range"},
-		{"--hex-seed -1", "--hex-seed -1: give a number in range"},
+		{"-xyz 3", "unknown flag -xyz;"},
+		{"--x_y", "unknown flag --x_y;"},
+		{"-c 8k", "-c 8k: use a whole number of tokens, such as 8192;"},
+		{"-t abc", "-t abc: use 1 to 512, or 0 for the physical cores;"},
+		{"--temp warm", "--temp warm: use 0 to 100;"},
+		{"--hex-seed -1", "--hex-seed -1: use 0 to 4294967295;"},
+		{"--hex -p hi", "--hex needs a preset: use one of off, tiny, "},
+		{"-p hi --hex", "--hex needs a preset: use one of off, tiny, "},
+		{"-fa off", "-fa off: use on or auto, or leave it out;"},
+		{"--flash_attn 2", "--flash-attn 2: use on or auto"},
+		{"-hf user/model", "-hf is no flag of hexrun run: hexrun downloads nothing; download the GGUF file and name it with -m"},
+		{"--mlock", "--mlock is no flag of hexrun run: "},
+		{"-cnv", "-cnv is no flag of hexrun run: use hexrun chat"},
 		{"-p", "-p needs a value"},
-		{"hello", `"hello" is not understood`},
+		{"hello", `"hello" is not understood; give a prompt with -p, a file with -f, a model with -m (see hexrun run --help)`},
+		{"Model.GGUF", `"Model.GGUF" is not understood; name the model with -m Model.GGUF (`},
 		{"-b 0", "use 1 or more"},
 		{"-ngl some", "-ngl some: use a number of layers, or all"},
 		{"-n 0", "-n 0: use 1 or more, or -1"},
 		{"-s 4294967296", "-s 4294967296: use 0 to 4294967295"},
-		{"--top-p 2", "use 0 to 1"},
+		{"--top-p 2", "--top-p 2 is out of range; use 0 to 1"},
 		{"--grammar a --grammar-file b", "contradict"},
 		{"--hex gigantic", "'gigantic' is unknown; use one of off"},
 		{"--hex balanced -ctv q4_0", "q4_0"},
-		{"--hex-heavy 0.1", "heavy is set but HEX is off"},
-		{"--hex off --hex-sink 3", "sink is set but HEX is off"},
+		{"--hex-heavy 0.1", "--hex-heavy is set but HEX is off; choose a preset such as --hex balanced, or leave --hex-heavy out"},
+		{"--hex off --hex-sink 3", "--hex-sink is set but HEX is off"},
 	} {
 		_, err := parse(t, strings.Fields(c.args)...)
 		require.ErrorContains(t, err, c.want, c.args)
 		assert.Equal(t, exitUsage, exitCode(err), c.args)
 		assert.NotContains(t, err.Error(), "\n")
+	}
+}
+
+// Other commands advise the flags that they have.
+func TestRefusedByOtherCommands(t *testing.T) {
+	for args, want := range map[string]string{
+		"chat model.gguf": `"model.gguf" is not understood; name the model with -m model.gguf (see hexrun chat --help)`,
+		"info nonsense":   `"nonsense" is not understood; give a model with -m (see hexrun info --help)`,
+		"compare text":    `"text" is not understood; give a file with -f, a model with -m (see hexrun compare --help)`,
+		"version 2":       `"2" is not understood; see hexrun version --help`,
+		"chat -no-cnv":    "-no-cnv is no flag of hexrun chat: use hexrun run --raw to continue a text",
+		"info -fa on":     "-fa is no flag of hexrun info: this command does not compute; leave it out",
+		"info -t abc":     "unknown flag -t; see hexrun info --help",
+	} {
+		var out bytes.Buffer
+		e := &env{stdin: strings.NewReader(""), stdout: &out, stderr: &out, interrupts: newInterrupts(nil)}
+		assert.Equal(t, exitUsage, run(context.Background(), e, strings.Fields(args)), args)
+		assert.Equal(t, "hexrun: "+want+"\n", out.String())
+	}
+}
+
+// Flags that llama.cpp's users type, and that mean here what they mean there.
+func TestFlagsOfLlama(t *testing.T) {
+	for _, args := range []string{"-fa on", "-fa auto", "--flash-attn=1", "--no-mmap", "--no_mmap", "-e", "--escape", "-no-cnv", "--raw"} {
+		_, err := parse(t, strings.Fields(args)...)
+		assert.NoError(t, err, args)
+	}
+	t.Setenv("LLAMA_ARG_FLASH_ATTN", "off")
+	_, err := parse(t)
+	assert.ErrorContains(t, commandLine(newApp(&env{}), nil, err), "LLAMA_ARG_FLASH_ATTN=off is not understood: use on or auto")
+}
+
+func TestUnescape(t *testing.T) {
+	for in, want := range map[string]string{
+		``: "", `a\nb\tc\r`: "a\nb\tc\r", `\\n`: `\n`, `\'\"`: `'"`, `\x41\x0aB`: "A\nB", `\xg1 \x4`: `\xg1 \x4`, `\d \`: `\d \`, "é\\né": "é\né",
+	} {
+		assert.Equal(t, want, unescape(in), in)
 	}
 }
 
@@ -134,7 +183,7 @@ func TestHelp(t *testing.T) {
 	assert.NotContains(t, out.String(), measureName)
 	out.Reset()
 	assert.Equal(t, exitOK, run(context.Background(), e, []string{"run", "--help"}))
-	for _, want := range []string{"-ctk, --cache-type-k TYPE", "-ngl, --n-gpu-layers, --gpu-layers N", "[$LLAMA_ARG_HEX_BACKBONE_KIND]", "-c, --ctx-size N"} {
+	for _, want := range []string{"-ctk, --cache-type-k TYPE", "-ngl, --n-gpu-layers, --gpu-layers N", "[$LLAMA_ARG_HEX_BACKBONE_KIND]", "-c, --ctx-size N", "without it the stock f16 cache", "-e, --escape"} {
 		assert.Contains(t, out.String(), want)
 	}
 	out.Reset()
