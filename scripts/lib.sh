@@ -13,6 +13,17 @@ say()  { printf 'hexkv: %s\n' "$*"; }
 die()  { printf 'hexkv: error: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# A command as one line that can be pasted in the repository's root: words that need quotes have them.
+command_line() {
+    local word line=
+    for word in "$@"; do
+        word=${word//"$ROOT/"/}
+        case $word in ''|*[!A-Za-z0-9_./:,=@%+-]*) word=${word@Q} ;; esac
+        line+=" $word"
+    done
+    printf '%s\n' "${line# }"
+}
+
 # Reads KEY=VALUE lines of a pin file into shell variables.
 read_pin() {
     local key value
