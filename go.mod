@@ -11,6 +11,4 @@ require (
 	gonum.org/v1/gonum v0.17.0
 )
 
-require (
-	go.yaml.in/yaml/v3 v3.0.5 // indirect
-)
+require go.yaml.in/yaml/v3 v3.0.5 // indirect
