@@ -62,16 +62,16 @@ func newApp(e *env) *cli.Command {
 		}
 		return cli.ShowAppHelp(cmd)
 	}
-	prepare(app.Commands)
+	prepare(app.Commands, onUsageError)
 	return app
 }
 
 // prepare sets what all commands have in common.
-func prepare(commands []*cli.Command) {
+func prepare(commands []*cli.Command, onUsageError cli.OnUsageErrorFunc) {
 	for _, c := range commands {
 		c.OnUsageError = onUsageError
 		c.HideHelpCommand = true
-		prepare(c.Commands)
+		prepare(c.Commands, onUsageError)
 	}
 }
 
