@@ -49,7 +49,7 @@ func TestErrorsOfSessionsNameFlags(t *testing.T) {
 		"context size = -1 is out of range; use 1 to 9, or 0 for the trained context":  "-c -1 is out of range; use 1 to 9, or 0 for the trained context",
 		"ubatch size = -1 is out of range; use 1 to 9, or 0 for 512":                   "-ub -1 is out of range; use 1 to 9, or 0 for 512",
 		"threads = 600 is out of range; use 1 to 512, or 0 for the physical cores":     "-t 600 is out of range; use 1 to 512, or 0 for the physical cores",
-		"heavy = 2 is outside 0..1; use 0.055, the default, or 0 for no heavy hitters": "--hex-heavy 2 is outside 0..1; use 0.055, the default, or 0 for no heavy hitters",
+		"heavy = 2 is outside 0..1; use 0.086 or 0.055 as the presets do, or 0 for no heavy hitters": "--hex-heavy 2 is outside 0..1; use 0.086 or 0.055 as the presets do, or 0 for no heavy hitters",
 	} {
 		assert.EqualError(t, inFlags(&hexkv.Error{Code: hexkv.CodeConfig, Op: "Model.NewSession", Text: text}), want)
 		spec := &hexkv.Error{Code: hexkv.CodeConfig, Op: "ParseConfig", Text: text}

@@ -62,8 +62,8 @@ const char * hex_backbone_name(enum hex_backbone k) {
 
 // ---- presets
 
-// A heavy share of 0.055 is 112 slots of 2,048: with the ring, scores and means this fills 0.549 of the 0.55 bits per
-// element that the byte goals (2.8, 3.3, 3.8, 4.3) leave above the base codes. One slot more would break them.
+// The byte goals (2.8, 3.3, 3.8, 4.3 bits per element at 2,048 tokens) leave 0.55 bits above the base codes. With the
+// ring, scores and means, 112 heavy slots of 4 bits fill them, or 176 of 3 bits. Coarse bases gain more from more slots.
 static const struct {
     const char *    name;
     bool            enabled;
@@ -72,9 +72,9 @@ static const struct {
     float           heavy, backbone;
 } presets[] = {
     { "off",      false, 0, 0, HEX_REFINE_NONE, 0.000f, 0.0f         },
-    { "tiny",     true,  2, 2, HEX_REFINE_HEX4, 0.055f, 0.0f         },
-    { "compact",  true,  3, 2, HEX_REFINE_HEX4, 0.055f, 0.0f         },
-    { "balanced", true,  4, 2, HEX_REFINE_HEX4, 0.055f, 0.0f         },
+    { "tiny",     true,  2, 2, HEX_REFINE_HEX3, 0.086f, 0.0f         },
+    { "compact",  true,  3, 2, HEX_REFINE_HEX3, 0.086f, 0.0f         },
+    { "balanced", true,  4, 2, HEX_REFINE_HEX3, 0.086f, 0.0f         },
     { "quality",  true,  4, 3, HEX_REFINE_HEX4, 0.055f, 0.0f         },
     { "paper",    true,  3, 3, HEX_REFINE_F16,  0.050f, 1.0f / 15.0f }, // three bits and f16 entries, as published
 };
@@ -149,7 +149,7 @@ bool hex_params_validate(const struct hex_params * p, char * err, size_t err_siz
         return true;
     }
     if (!hex_refine_name(p->refine)) {
-        return fail(err, err_size, "refine = %d is no residual codec; use none, hex1 to hex4, q8_0 or f16 (hex4 is the default)",
+        return fail(err, err_size, "refine = %d is no residual codec; use none, hex1 to hex4, q8_0 or f16 (presets use hex3 or hex4)",
                     (int) p->refine);
     }
     if (!hex_backbone_name(p->backbone_kind)) {
@@ -164,7 +164,7 @@ bool hex_params_validate(const struct hex_params * p, char * err, size_t err_siz
         && check_int("base_v", p->base_v, 1, 4, "use 3 for quality, 2 for size", err, err_size)
         && check_int("n_sink", p->n_sink, 0, MAX_SINK, "use 4, the default", err, err_size)
         && check_int("n_recent", p->n_recent, -1, MAX_ROWS, "use -1 to derive it from the context length", err, err_size)
-        && check_share("heavy", p->heavy, "use 0.055, the default, or 0 for no heavy hitters", err, err_size)
+        && check_share("heavy", p->heavy, "use 0.086 or 0.055 as the presets do, or 0 for no heavy hitters", err, err_size)
         && check_share("backbone", p->backbone, "use 0 for no backbone, or a share such as 0.067", err, err_size)
         && check_int("n_mean", p->n_mean, 0, MAX_ROWS, "use 256, the default, or 0 to leave K uncentred", err, err_size)
         && check_int("half_life", p->half_life, 1, MAX_ROWS, "use 256, the default", err, err_size);

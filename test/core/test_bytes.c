@@ -47,8 +47,8 @@ static void test_total(void) {
     hex_params_preset(&p, "compact");
     const struct hex_bytes b = bytes_of(&p, &smollm2, 2048, &plan);
     check(b.base_k == 90ull*2048*26 && b.base_v == 90ull*2048*18, "base bytes");
-    check(b.refined == 90ull*(128 + 112)*68, "residual bytes");
-    check(b.state == 90ull*418*4, "state bytes");
+    check(b.refined == 90ull*(128 + 176)*52, "residual bytes");
+    check(b.state == 90ull*546*4, "state bytes");
     check(b.total == b.base_k + b.base_v + b.refined + b.state
           && fabs(b.bits_per_element - 8.0*(double) b.total/(90.0*2048*128)) < 1e-12, "total and bits per element");
 

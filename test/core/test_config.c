@@ -58,9 +58,9 @@ static void test_presets(void) {
         check(p.enabled && hex_params_validate(&p, err, sizeof(err)), "%s is valid %s", names[i], err);
     }
     p = preset("balanced");
-    check(p.base_k == 4 && p.base_v == 2 && p.refine == HEX_REFINE_HEX4 && p.n_sink == 4 && p.n_recent == -1
+    check(p.base_k == 4 && p.base_v == 2 && p.refine == HEX_REFINE_HEX3 && p.n_sink == 4 && p.n_recent == -1
           && p.n_mean == 256 && p.half_life == 256 && p.seed == 1 && p.backbone == 0.0f
-          && p.backbone_kind == HEX_BACKBONE_EXPANDER, "balanced is K4 V2 hex4, no backbone, kind expander");
+          && p.backbone_kind == HEX_BACKBONE_EXPANDER, "balanced is K4 V2 hex3, no backbone, kind expander");
 }
 
 // Spoils one field of a good configuration; the sentence must name field, value, range and remedy.
