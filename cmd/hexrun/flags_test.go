@@ -147,7 +147,7 @@ func TestRefusedByOtherCommands(t *testing.T) {
 		"version 2":       `"2" is not understood; see hexrun version --help`,
 		"chat -no-cnv":    "-no-cnv is no flag of hexrun chat: use hexrun run --raw to continue a text",
 		"info -fa on":     "-fa is no flag of hexrun info: this command does not compute; leave it out",
-		"info -t abc":     "unknown flag -t; see hexrun info --help",
+		"version -t abc":  "unknown flag -t; see hexrun version --help",
 	} {
 		var out bytes.Buffer
 		e := &env{stdin: strings.NewReader(""), stdout: &out, stderr: &out, interrupts: newInterrupts(nil)}

@@ -27,7 +27,7 @@ func TestErrorsNameFlags(t *testing.T) {
 		"--hex-backbone-kind log":                                    "--hex-backbone-kind is set but HEX is off; choose a preset such as --hex balanced, or leave --hex-backbone-kind out",
 		"--hex tiny --hex-refine none --hex-sink 4":                  "--hex-sink is set but --hex-refine is none, so nothing is refined; leave one of them out",
 		"--hex tiny --hex-backbone 0.1 --hex-backbone-kind none":     "--hex-backbone 0.1 is set but --hex-backbone-kind is none; leave one of them out",
-		"--hex tiny --hex-backbone 0.1 --hex-backbone-kind channels": "--hex-backbone-kind channels stores single values and cannot use --hex-refine hex4; use f16",
+		"--hex tiny --hex-backbone 0.1 --hex-backbone-kind channels": "--hex-backbone-kind channels stores single values and cannot use --hex-refine hex3; use f16",
 		"--hex tiny -ctv q8_0":                                       "--hex tiny stores V in hex1 to hex4, but -ctv is q8_0; leave one of them out",
 		"-ctk q9":                                                    "-ctk 'q9' is unknown; use f16, ",
 		"--hex gigantic":                                             "--hex 'gigantic' is unknown; use one of off, ",
