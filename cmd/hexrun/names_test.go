@@ -46,9 +46,9 @@ func TestErrorsNameFlags(t *testing.T) {
 // What a session refuses, by the texts of the C library.
 func TestErrorsOfSessionsNameFlags(t *testing.T) {
 	for text, want := range map[string]string{
-		"context size = -1 is out of range; use 1 to 9, or 0 for the trained context":  "-c -1 is out of range; use 1 to 9, or 0 for the trained context",
-		"ubatch size = -1 is out of range; use 1 to 9, or 0 for 512":                   "-ub -1 is out of range; use 1 to 9, or 0 for 512",
-		"threads = 600 is out of range; use 1 to 512, or 0 for the physical cores":     "-t 600 is out of range; use 1 to 512, or 0 for the physical cores",
+		"context size = -1 is out of range; use 1 to 9, or 0 for the trained context":                "-c -1 is out of range; use 1 to 9, or 0 for the trained context",
+		"ubatch size = -1 is out of range; use 1 to 9, or 0 for 512":                                 "-ub -1 is out of range; use 1 to 9, or 0 for 512",
+		"threads = 600 is out of range; use 1 to 512, or 0 for the physical cores":                   "-t 600 is out of range; use 1 to 512, or 0 for the physical cores",
 		"heavy = 2 is outside 0..1; use 0.086 or 0.055 as the presets do, or 0 for no heavy hitters": "--hex-heavy 2 is outside 0..1; use 0.086 or 0.055 as the presets do, or 0 for no heavy hitters",
 	} {
 		assert.EqualError(t, inFlags(&hexkv.Error{Code: hexkv.CodeConfig, Op: "Model.NewSession", Text: text}), want)
