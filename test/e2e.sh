@@ -51,7 +51,7 @@ head -c 6000 "$ROOT/cmd/hexrun/internal/corpus/opticks.txt" > "$TMP/text"
 ppl=("$bin/llama-perplexity" -m "$model" -f "$TMP/text" -c 512 --chunks 1)
 gives 'llama-perplexity --hex'        'Final estimate: PPL = [0-9]' "${ppl[@]}" -ub 64 --hex balanced
 gives 'llama-perplexity -ctk hex3'    'Final estimate: PPL = [0-9]' "${ppl[@]}" -fa on -ctk hex3 -ctv hex2
-gives 'LLAMA_ARG_HEX'                 'hex: .*tiny|hex2'            env LLAMA_ARG_HEX=tiny "${ppl[@]}"
+gives 'LLAMA_ARG_HEX'                 'refined \(hex'                env LLAMA_ARG_HEX=tiny "${ppl[@]}" -v
 gives 'llama-completion --hex'        'Paris'    "$bin/llama-completion" -m "$model" -no-cnv --temp 0 -n 8 -c 512 --hex tiny -p 'The capital of France is'
 gives 'llama-bench --hex'             'balanced' "$bin/llama-bench" -m "$model" -p 32 -n 4 -r 1 --hex off,balanced
 if "$bin/llama-quantize" --allow-requantize "$model" "$TMP/hex.gguf" hex3 > "$TMP/out" 2>&1; then

@@ -5,6 +5,7 @@
 #include "hex_attn_impl.h"
 
 #define ROWS       HEX_MAX_QUERIES // query rows of an item
+#define FEW        8 // below it, query rows go one by one through the ubatch's own rows
 #define UNIT_TILES CHUNK_TILES
 #define UNIT_COLS  (UNIT_TILES*HEX_TILE)
 #define STRIDE     (UNIT_COLS + 16) // qk writes whole sixteens
@@ -13,7 +14,6 @@
 struct unit_tile {
     int32_t  tile, n, col;
     bool     biased;
-    uint64_t all; // seen by every row
     uint64_t seen[ROWS]; // by token of the item
 };
 
@@ -37,7 +37,10 @@ struct item {
     float *   scales;  // of the rows of a tile, [blocks][HEX_TILE]
     uint8_t * codes;   // a tile of codes
     float *   x;       // a tile of floats
-    float *   probs;   // [n_slots + n_tps][n_rows], not split; relative to the unit's maximum, -1: hidden
+    float *   lanes_q; // [head_k][lanes], of FEW query rows or more
+    float *   lanes_s; // [HEX_TILE][lanes]
+    float *   probs;   // not split: [n_slots][n_rows], relative to the unit's maximum, -1: hidden
+    float *   raw;     // not split: the same of the ubatch's rows, [raw tiles][n_rows][HEX_TILE], 0: hidden
     float *   unit_max;// [units][n_rows]: the maximum at the unit
     int32_t * unit_of; // [tiles]
 
@@ -70,7 +73,10 @@ static void lay_out(struct item * it, const struct hex_attn_layout * l, const st
     PLACE(scales, blocks*4*HEX_TILE);
     PLACE(codes,  l->tile);
     PLACE(x,      l->tile*4);
-    PLACE(probs,    l->split ? 0 : (size_t) (l->n_slots + c->n_tps)*rows*4);
+    PLACE(lanes_q, rows < FEW ? 0 : (size_t) c->head_k*HEX_MAX_LANES*4);
+    PLACE(lanes_s, rows < FEW ? 0 : (size_t) HEX_TILE*HEX_MAX_LANES*4);
+    PLACE(probs,    l->split ? 0 : (size_t) l->n_slots*rows*4);
+    PLACE(raw,      l->split ? 0 : (size_t) l->n_raw*rows*HEX_TILE*4);
     PLACE(unit_max, l->split ? 0 : units*rows*4);
     PLACE(unit_of,  l->split ? 0 : (size_t) (l->n_tiles + l->n_raw)*4);
 #undef PLACE
@@ -96,6 +102,11 @@ static void read_chunk(const struct item * it) {
             hex_read_ahead(hex_row_base(base, it->s, 0, it->tile0*HEX_TILE), base->nb[2]*(size_t) n_rows);
         }
     }
+}
+
+static const float * query_row(const struct item * it, int32_t i) {
+    const int32_t group = it->r->l.group;
+    return q_row(it->r->a, it->s, (it->row0 + i)/group, it->h0 + (it->row0 + i) % group);
 }
 
 static void begin(struct item * it, const run_t * r, int64_t item) {
@@ -137,6 +148,13 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
         it->sum[i] = sink == -INFINITY ? 0 : 1;
     }
     memset(it->out, 0, sizeof(float)*(size_t) it->n_rows*(size_t) c->head_v);
+    const int32_t lanes = r->k->lanes;
+    for (int32_t i = 0; i < lanes && it->n_rows >= FEW; i++) {
+        const float * q = i < it->n_rows ? query_row(it, i) : NULL;
+        for (int32_t d = 0; d < c->head_k; d++) {
+            it->lanes_q[(size_t) d*(size_t) lanes + (size_t) i] = q ? q[d] : 0;
+        }
+    }
 }
 
 // The tiles from `tile` on that some row sees, as many as a unit holds; returns where the next unit begins.
@@ -148,11 +166,9 @@ static int32_t find_tiles(struct item * it, int32_t tile) {
         const uint64_t valid = hex_tile_valid(r, it->s, tile);
         uint64_t any = 0;
         u->biased = false;
-        u->all    = ~UINT64_C(0);
         for (int32_t t = 0; t < it->n_tokens; t++) {
             u->seen[t] = hex_tile_visible(r, it->s, tile, it->token0 + t, valid, &u->biased);
-            any    |= u->seen[t];
-            u->all &= u->seen[t];
+            any |= u->seen[t];
         }
         if (any) {
             u->tile = tile;
@@ -236,9 +252,27 @@ static void multiply_k(const struct item * it, int32_t n, float * s, int32_t str
     it->r->k->codes->qk(it->codes, it->scales, n, it->blocks_k, it->limbs, it->scale, it->offset, it->n_rows, s, stride);
 }
 
+// Logits of the ubatch's own rows in it->x. Many query rows go side by side through the SIMD lanes.
+static void raw_logits(const struct item * it, const struct unit_tile * u) {
+    const struct hex_attn_kernels * k = it->r->k;
+    const int32_t head_k = it->r->c->head_k;
+    if (it->n_rows < FEW) {
+        for (int32_t i = 0; i < it->n_rows; i++) {
+            k->row_qk(query_row(it, i), it->x, it->logits + (size_t) i*STRIDE + u->col, u->n, head_k);
+        }
+        return;
+    }
+    k->lanes_qk(it->lanes_q, it->x, it->lanes_s, u->n, head_k);
+    for (int32_t i = 0; i < it->n_rows; i++) {
+        float * l = it->logits + (size_t) i*STRIDE + u->col;
+        for (int32_t j = 0; j < u->n; j++) {
+            l[j] = it->lanes_s[j*k->lanes + i];
+        }
+    }
+}
+
 static void make_logits(const struct item * it) {
     const run_t * r = it->r;
-    const struct hex_cache * c = r->c;
     for (int32_t t = 0; t < it->n_tiles; t++) {
         const struct unit_tile * u = &it->tiles[t];
         if (!is_raw(it, u)) {
@@ -247,10 +281,7 @@ static void make_logits(const struct item * it) {
             continue;
         }
         load_raw(it, u, false);
-        for (int32_t i = 0; i < it->n_rows; i++) {
-            const float * q = q_row(r->a, it->s, (it->row0 + i)/r->l.group, it->h0 + (it->row0 + i) % r->l.group);
-            r->k->row_qk(q, it->x, it->logits + (size_t) i*STRIDE + u->col, u->n, c->head_k);
-        }
+        raw_logits(it, u);
     }
     struct cursor at = {0};
     int32_t cols[HEX_TILE], n;
@@ -277,7 +308,7 @@ static void soften(const struct item * it) {
         r->k->scale(l, it->n_cols, a->scale, a->softcap);
         for (int32_t t = 0; t < it->n_tiles; t++) {
             const struct unit_tile * u = &it->tiles[t];
-            if (u->biased || u->all != tile_full(u->n)) {
+            if (u->biased || u->seen[token - it->token0] != tile_full(u->n)) {
                 hex_tile_mask(r, it->s, u->tile, token, head, u->seen[token - it->token0], u->biased, l + u->col, 1);
             }
         }
@@ -307,9 +338,7 @@ static void add_outputs(const struct item * it) {
             continue;
         }
         load_raw(it, u, true);
-        for (int32_t i = 0; i < it->n_rows; i++) {
-            r->k->row_pv(it->logits + (size_t) i*STRIDE + u->col, it->x, it->out + (size_t) i*(size_t) head_v, u->n, head_v);
-        }
+        r->k->rows_pv(it->logits + u->col, STRIDE, it->x, it->out, head_v, it->n_rows, u->n, head_v);
     }
     struct cursor at = {0};
     int32_t cols[HEX_TILE], n;
@@ -335,6 +364,13 @@ static void keep_probs(const struct item * it, float * probs) {
     for (int32_t t = 0; t < it->n_tiles; t++) {
         const struct unit_tile * u = &it->tiles[t];
         const bool    raw = is_raw(it, u);
+        for (int32_t i = 0; raw && !r->l.split && i < it->n_rows; i++) {
+            memcpy(it->raw + ((size_t) (u->tile - r->l.n_tiles)*(size_t) width + (size_t) i)*HEX_TILE,
+                   it->logits + (size_t) i*STRIDE + u->col, sizeof(float)*(size_t) u->n);
+        }
+        if (raw && !r->l.split) {
+            continue;
+        }
         const int32_t e0 = raw ? 0 : start[u->tile], e1 = raw ? u->n : start[u->tile + 1];
         for (int32_t e = e0; e < e1; e++) {
             const struct hex_entry * entry = raw ? NULL : entries_of(r, it->sh) + e;
@@ -361,8 +397,11 @@ static void hide_probs(const struct item * it, float * probs) {
     for (int64_t i = e0*width; i < e1*width; i++) {
         probs[i] = -1;
     }
-    for (int64_t i = (r->l.n_slots + raw0)*width; i < (r->l.n_slots + raw1)*width; i++) {
+    for (int64_t i = (r->l.n_slots + raw0)*width; r->l.split && i < (r->l.n_slots + raw1)*width; i++) {
         probs[i] = -1;
+    }
+    if (!r->l.split) {
+        memset(it->raw, 0, sizeof(float)*(size_t) r->l.n_raw*(size_t) width*HEX_TILE);
     }
 }
 
@@ -378,20 +417,29 @@ static void add_mass(const struct item * it, int32_t n_units) {
             *m = *m == -INFINITY || !(it->sum[i] > 0) ? 0 : expf(*m - it->max[i])/it->sum[i];
         }
     }
-    for (int32_t e = 0; e < n_entries + r->c->n_tps; e++) {
-        const int32_t j = e - n_entries; // row of the ubatch
-        const struct hex_entry * entry = j < 0 ? entries_of(r, it->sh) + e : NULL;
-        if (entry && entry->slot >= r->l.n_ranked) {
+    for (int32_t t = 0; t < r->l.n_raw; t++) {
+        const float * f = it->unit_max + it->unit_of[r->l.n_tiles + t]*width;
+        const int32_t n = tile_cells(r, r->l.n_tiles + t);
+        for (int32_t i = 0; i < it->n_rows; i++) {
+            const float * p = it->raw + ((size_t) t*(size_t) width + (size_t) i)*HEX_TILE;
+            for (int32_t j = 0; j < n; j++) {
+                mass[r->l.n_ranked + t*HEX_TILE + j] += p[j]*f[i];
+            }
+        }
+    }
+    for (int32_t e = 0; e < n_entries; e++) {
+        const struct hex_entry * entry = entries_of(r, it->sh) + e;
+        if (entry->slot >= r->l.n_ranked) {
             continue;
         }
-        const float * p = it->probs + (int64_t) (j < 0 ? e : r->l.n_slots + j)*width;
-        const float * f = it->unit_max + it->unit_of[entry ? entry->cell/HEX_TILE : r->l.n_tiles + j/HEX_TILE]*width;
+        const float * p = it->probs + (int64_t) e*width;
+        const float * f = it->unit_max + it->unit_of[entry->cell/HEX_TILE]*width;
         float m = 0, n_seen = 0;
         for (int32_t i = 0; i < it->n_rows; i++) {
             m += p[i] > 0 ? p[i]*f[i] : 0;
         }
-        mass[entry ? entry->slot : r->l.n_ranked + j] = m;
-        if (entry && entry->slot >= r->c->n_ring) {
+        mass[entry->slot] = m;
+        if (entry->slot >= r->c->n_ring) {
             const int32_t group = r->l.group;
             for (int32_t i = (group - it->row0 % group) % group; i < it->n_rows; i += group) { // each token's first head
                 n_seen += p[i] >= 0;

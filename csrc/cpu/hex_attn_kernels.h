@@ -41,6 +41,8 @@ struct hex_attn_kernels {
     void (*row_qk)(const float * q, const float * k, float * s, int n, int d);
     // out[i] += sum_j p[j] * v[j][i], j < n; v [n][d].
     void (*row_pv)(const float * p, const float * v, float * out, int n, int d);
+    // The same for n_q rows p and out.
+    void (*rows_pv)(const float * p, int stride, const float * v, float * out, int out_stride, int n_q, int n, int d);
     // x[j] = softcap*tanh(x[j]*scale/softcap) or x[j]*scale without soft-cap.
     void (*scale)(float * x, int n, float scale, float softcap);
     // Largest of n, -inf for none.
