@@ -21,6 +21,12 @@ static void corrupt(const row_check & rows) {
     }
 }
 
+#ifdef __SANITIZE_ADDRESS__
+static constexpr bool SANITIZED = true;
+#else
+static constexpr bool SANITIZED = false;
+#endif
+
 struct preset_case {
     const char * name;
     hex_params   params;
@@ -150,6 +156,9 @@ int main(int argc, char ** argv) {
 
     uint64_t seed = 1;
     for (const auto & c : cases) {
+        if (SANITIZED && &c != &cases[3]) { // all tiers; the others take the same paths, and minutes
+            continue;
+        }
         setup s;
         run(llama.get(), "llama", c, s, 200*scale, 250, seed++);
         s.n_seq = 4;
@@ -160,7 +169,7 @@ int main(int argc, char ** argv) {
         run(llama.get(), "llama", c, s, 200*scale, 250, seed++);
         lap(c.name);
     }
-    for (int i = 0; i < 4; i++) {
+    for (int i = SANITIZED ? 3 : 0; i < 4; i++) {
         setup s;
         s.n_seq = 3;
         run(mqa.get(), "head 128, group 8", cases[i], s, 100*scale, 250, seed++);
