@@ -45,7 +45,7 @@ foreach(part hexkv_api llama-common llama-common-base llama cpp-httplib vendor-h
 endforeach()
 list(TRANSFORM parts REPLACE "(.+)" "$<TARGET_FILE:\\1>" OUTPUT_VARIABLE archives)
 
-# One object in which only hexkv_* is global, so that a program may link another copy of llama.cpp beside it.
+# One object in which only hexkv_* is global (and C++ inline statics), for programs with another copy of llama.cpp.
 add_custom_command(OUTPUT "${HEXKV_LIB}/libhexkv.a"
     COMMAND ${CMAKE_COMMAND} -E rm -f libhexkv.a
     COMMAND ${CMAKE_LINKER} -r -o libhexkv.o --whole-archive ${archives}

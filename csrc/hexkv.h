@@ -139,7 +139,7 @@ typedef struct {
     uint64_t base_k, base_v, refined, state, kv, compute, output; // allocated
     double bits_per_element;
     uint64_t refined_ring, refined_heavy, refined_static, n_entries; // (layer, KV head, cell)
-    // backbone_kind channels: refined_static is the share of values times n_entries, besides the entries
+    // channels: static is a share of values, not of entries
     uint64_t prefill_tokens, prefill_us, decode_tokens, decode_us; // decode: one at a time
     bool hex;
 } hexkv_stats;

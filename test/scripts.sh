@@ -29,6 +29,9 @@ llama() { bash "$work/scripts/llama.sh"; }
 apply() { bash "$work/patches/apply.sh" "$@"; }
 edit()  { echo "// $2" >> "$tree/$1" && git -C "$tree" commit -qam "$3"; }
 
+# the C API stays small enough to read
+is 'csrc/hexkv.h is below 8 KB' "$([ "$(wc -c < "$ROOT/csrc/hexkv.h")" -lt 8192 ] && echo yes)" yes
+
 # sources
 refuses 'a source directory that is missing' 'does not exist'  env LLAMA_CPP_DIR=/nonexistent bash "$work/scripts/llama.sh"
 mkdir "$TMP/other" && echo hello > "$TMP/other/file"

@@ -2,7 +2,7 @@
 //
 // A block is a bit stream of 64*k + (8-k) bits, little-endian: qs[8*k] bytes, continued by the low 8-k bits of the
 // scale word, which follows it in memory. Sample i is selected by the 8-bit window w_i = bits [i*k, i*k + 8) of the
-// stream: value = scale * (A[w & 15] + B[w >> 4]), with A and B the int8 tables of hex_codec_tables.h.
+// stream: value = scale * (A[w & 15] + B[w >> 4]), with A and B the int8 tables of hex_codec_tables.c.
 // The high 8+k bits e of the scale word are a logarithmic scale: 0 for zero, else 2^(e / 2^(3+k) - 24).
 #pragma once
 

@@ -1,4 +1,4 @@
-// HEX_COMMIT against a slow model of what it promises (csrc/ggml/hex_ops.h, hex_meta.h, DESIGN of the tier): which
+// HEX_COMMIT against a slow model of what it promises (csrc/ggml/hex_ops.h, hex_meta.h): which
 // cells are refined in which slot after a sequence of ubatches, and that every row reads back as what was stored.
 // The test plays the host: it places rows, frees cells, hands out ring slots, reuses cells.
 #include "fixture.h"
@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <string>
 
-// Mean squared error of the codecs per unit of energy: what DESIGN asks for (Gaussian samples), q8_0 and f16 by their
+// Mean squared error of the codecs per unit of energy: the codec's goals (Gaussian samples), q8_0 and f16 by their
 // step sizes.
 static double codec_error(int kind) {
     switch (kind) {
