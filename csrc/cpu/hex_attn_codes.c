@@ -137,7 +137,7 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
     const float * mean = mean_of(c, it->sh);
     for (int32_t i = 0; i < it->n_rows; i++) {
         const int32_t head = it->h0 + (it->row0 + i) % group;
-        const float * q = q_row(r->a, it->s, (it->row0 + i)/group, head);
+        const float * q = query_row(it, i);
         r->k->codes->query(q, it->blocks_k, it->limbs + (size_t) i*2*(size_t) c->head_k, it->scale + i*it->blocks_k, it->offset + i*it->blocks_k);
         it->shift[i] = 0;
         if (mean) {

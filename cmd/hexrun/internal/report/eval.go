@@ -2,11 +2,9 @@ package report
 
 import (
 	"encoding/csv"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/human"
 )
@@ -43,25 +41,7 @@ type EvalRow struct {
 
 // WriteEval prints rows in one of [Formats].
 func WriteEval(w io.Writer, format string, rows []EvalRow) error {
-	switch format {
-	case "md":
-		return writeEvalMarkdown(w, rows)
-	case "csv":
-		return writeEvalCSV(w, rows)
-	case "json":
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(append([]EvalRow{}, rows...)) // [] and not null
-	case "jsonl":
-		e := json.NewEncoder(w)
-		for _, r := range rows {
-			if err := e.Encode(r); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return fmt.Errorf("%q is no output format; use %s", format, strings.Join(Formats, ", "))
+	return encode(w, format, rows, writeEvalMarkdown, writeEvalCSV)
 }
 
 func writeEvalCSV(w io.Writer, rows []EvalRow) error {
@@ -69,7 +49,6 @@ func writeEvalCSV(w io.Writer, rows []EvalRow) error {
 	c.Write([]string{"cache", "label", "windows", "n_ctx", "n_tokens", "kv_bytes", "bits_per_element", "refined_cells",
 		"kld_mean", "kld_mean_lo", "kld_mean_hi", "kld_median", "kld_p999", "kld_last64", "kld_last64_lo", "kld_last64_hi",
 		"kld_second_half", "kld_second_half_lo", "kld_second_half_hi", "same_top1", "same_top1_lo", "same_top1_hi", "ppl", "ppl_lo", "ppl_hi"})
-	real := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 	end := func(x *float64) string {
 		if x == nil {
 			return ""
@@ -93,12 +72,8 @@ func writeEvalMarkdown(w io.Writer, rows []EvalRow) error {
 	t := Table{Head: []string{"cache", "KV cache", "bits", "of f16", "refined", "KL mean", "median", "99.9 %", "last 64",
 		"2nd half", "same top-1", "PPL"}}
 	for _, r := range rows {
-		refined := "-"
-		if r.RefinedCells > 0 {
-			refined = human.Count(r.RefinedCells)
-		}
 		t.Rows = append(t.Rows, []string{r.Label, human.Bytes(r.KVBytes), fmt.Sprintf("%.2f", r.BitsPerElement),
-			human.Percent(r.BitsPerElement / 16), refined,
+			human.Percent(r.BitsPerElement / 16), refined(r.RefinedCells),
 			between(human.Divergence, r.KLDMean, r.KLDMeanLo, r.KLDMeanHi), human.Divergence(r.KLDMedian), human.Divergence(r.KLDP999),
 			between(human.Divergence, r.KLDLast64, r.KLDLast64Lo, r.KLDLast64Hi),
 			between(human.Divergence, r.KLDSecondHalf, r.KLDSecondHalfLo, r.KLDSecondHalfHi),

@@ -38,15 +38,20 @@ var Formats = []string{"md", "csv", "json", "jsonl"}
 
 // Write prints rows in one of [Formats].
 func Write(w io.Writer, format string, rows []Row) error {
+	return encode(w, format, rows, writeMarkdown, writeCSV)
+}
+
+// encode serves every kind of row; only JSON knows its keys by itself.
+func encode[R any](w io.Writer, format string, rows []R, asMarkdown, asCSV func(io.Writer, []R) error) error {
 	switch format {
 	case "md":
-		return writeMarkdown(w, rows)
+		return asMarkdown(w, rows)
 	case "csv":
-		return writeCSV(w, rows)
+		return asCSV(w, rows)
 	case "json":
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
-		return e.Encode(append([]Row{}, rows...)) // [] and not null
+		return e.Encode(append([]R{}, rows...)) // [] and not null
 	case "jsonl":
 		e := json.NewEncoder(w)
 		for _, r := range rows {
@@ -65,7 +70,6 @@ func writeCSV(w io.Writer, rows []Row) error {
 		"rss_peak_bytes", "pp_tps", "tg_tps", "kld_mean", "kld_median", "kld_p999", "kld_last64", "kld_second_half",
 		"same_top1", "ppl"})
 	whole := func(n uint64) string { return strconv.FormatUint(n, 10) }
-	real := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 	for _, r := range rows {
 		c.Write([]string{r.Cache, strconv.Itoa(r.NCtx), strconv.Itoa(r.NTokens), whole(r.KVBytes), real(r.BitsPerElement),
 			strconv.Itoa(r.RefinedCells), whole(r.ComputeBytes), whole(r.RSSPeakBytes), real(r.PPTPS), real(r.TGTPS), real(r.KLDMean),
@@ -75,17 +79,24 @@ func writeCSV(w io.Writer, rows []Row) error {
 	return c.Error()
 }
 
+// real is a number of CSV, exact.
+func real(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
+
+// refined is the cells with a refinement, for people.
+func refined(cells int) string {
+	if cells == 0 {
+		return "-"
+	}
+	return human.Count(cells)
+}
+
 // writeMarkdown is for people: rounded, with units, and with the share of f16.
 func writeMarkdown(w io.Writer, rows []Row) error {
 	t := Table{Head: []string{"cache", "KV cache", "bits", "of f16", "refined", "compute", "peak RSS", "prefill t/s",
 		"decode t/s", "KL mean", "median", "99.9 %", "last 64", "2nd half", "same top-1", "PPL"}}
 	for _, r := range rows {
-		refined := "-"
-		if r.RefinedCells > 0 {
-			refined = human.Count(r.RefinedCells)
-		}
 		t.Rows = append(t.Rows, []string{r.Cache, human.Bytes(r.KVBytes), fmt.Sprintf("%.2f", r.BitsPerElement),
-			human.Percent(r.BitsPerElement / 16), refined, human.Bytes(r.ComputeBytes), human.Bytes(r.RSSPeakBytes),
+			human.Percent(r.BitsPerElement / 16), refined(r.RefinedCells), human.Bytes(r.ComputeBytes), human.Bytes(r.RSSPeakBytes),
 			human.Rate(r.PPTPS), human.Rate(r.TGTPS), human.Divergence(r.KLDMean), human.Divergence(r.KLDMedian),
 			human.Divergence(r.KLDP999), human.Divergence(r.KLDLast64), human.Divergence(r.KLDSecondHalf),
 			human.Percent(r.SameTop1), fmt.Sprintf("%.3f", r.PPL)})
