@@ -59,7 +59,7 @@ step_vet() { run 'go vet' count_one go vet ./...; }
 # -count=1: Go's cache does not see that libhexkv.a changed
 step_go()  { run 'go test' count_go go test -race -count=1 -timeout 30m -v ./...; }
 step_e2e() {
-    run_one 'stock llama-perplexity, to compare logits with' bash scripts/stock.sh llama-perplexity
+    run 'stock llama-perplexity, to compare logits with' count_one bash scripts/stock.sh llama-perplexity
     run 'end to end' count_lines bash test/e2e.sh
 }
 
