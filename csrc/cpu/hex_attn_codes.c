@@ -29,6 +29,8 @@ struct item {
     float *   scale;   // [n_rows][blocks_k]
     int32_t * offset;  // [n_rows][blocks_k]
     float *   shift;   // [n_rows]: q . mean
+    float *   weight;  // [n_rows][blocks_k], of the noise
+    float *   noise;   // [blocks_k][STRIDE], of the unit's columns
     float *   max;     // [n_rows]
     float *   sum;
     float *   out;     // [n_rows][head_v]
@@ -65,6 +67,8 @@ static void lay_out(struct item * it, const struct hex_attn_layout * l, const st
     PLACE(scale,  rows*blocks*4);
     PLACE(offset, rows*blocks*4);
     PLACE(shift,  rows*4);
+    PLACE(weight, rows*blocks*4);
+    PLACE(noise,  blocks*4*STRIDE);
     PLACE(max,    rows*4);
     PLACE(sum,    rows*4);
     PLACE(out,    rows*4*(size_t) c->head_v);
@@ -139,6 +143,7 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
         const int32_t head = it->h0 + (it->row0 + i) % group;
         const float * q = query_row(it, i);
         r->k->codes->query(q, it->blocks_k, it->limbs + (size_t) i*2*(size_t) c->head_k, it->scale + i*it->blocks_k, it->offset + i*it->blocks_k);
+        hex_noise_weights(r->a, q, it->weight + i*it->blocks_k, 1);
         it->shift[i] = 0;
         if (mean) {
             r->k->row_qk(q, mean, &it->shift[i], 1, c->head_k);
@@ -272,12 +277,16 @@ static void raw_logits(const struct item * it, const struct unit_tile * u) {
 }
 
 static void make_logits(const struct item * it) {
-    const run_t * r = it->r;
     for (int32_t t = 0; t < it->n_tiles; t++) {
         const struct unit_tile * u = &it->tiles[t];
         if (!is_raw(it, u)) {
             unpack_base(it, u, false);
             multiply_k(it, u->n, it->logits + u->col, STRIDE);
+            for (int32_t b = 0; b < it->blocks_k; b++) {
+                for (int32_t j = 0; j < u->n; j++) {
+                    it->noise[b*STRIDE + u->col + j] = it->scales[b*HEX_TILE + j]*it->scales[b*HEX_TILE + j];
+                }
+            }
             continue;
         }
         load_raw(it, u, false);
@@ -287,6 +296,11 @@ static void make_logits(const struct item * it) {
     int32_t cols[HEX_TILE], n;
     while ((n = next_residuals(it, &at, false, cols)) > 0) {
         multiply_k(it, n, it->some, HEX_TILE);
+        for (int32_t b = 0; b < it->blocks_k; b++) {
+            for (int32_t e = 0; e < n; e++) {
+                it->noise[b*STRIDE + cols[e]] = 0;
+            }
+        }
         for (int32_t i = 0; i < it->n_rows; i++) {
             for (int32_t e = 0; e < n; e++) {
                 it->logits[(size_t) i*STRIDE + cols[e]] += it->some[i*HEX_TILE + e];
@@ -302,9 +316,7 @@ static void soften(const struct item * it) {
     for (int32_t i = 0; i < it->n_rows; i++) {
         const int32_t token = (it->row0 + i)/r->l.group, head = it->h0 + (it->row0 + i) % r->l.group;
         float * l = it->logits + (size_t) i*STRIDE;
-        for (int32_t j = 0; j < it->n_cached && it->shift[i] != 0; j++) {
-            l[j] += it->shift[i];
-        }
+        r->k->row_bias(l, it->n_cached, it->shift[i], it->weight + i*it->blocks_k, it->noise, it->blocks_k, STRIDE);
         r->k->scale(l, it->n_cols, a->scale, a->softcap);
         for (int32_t t = 0; t < it->n_tiles; t++) {
             const struct unit_tile * u = &it->tiles[t];
