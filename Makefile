@@ -4,6 +4,7 @@
 #   make demo         builds what it needs, fetches the default model, compares caches, chats
 #   make test         every test
 #   make stock        the same llama.cpp without patches, in build/stock/bin
+#   make lab          the measurements of docs/quality.md, hours; LAB=presets,base for some, LAB=report for the document alone
 #   make sanitize     C and C++ tests under address and undefined sanitizers
 #   make clean        removes what was compiled; make distclean also the sources and models that were fetched
 #
@@ -13,7 +14,7 @@ ninja = cmake --build build --target $(1) -- $(if $(JOBS),-j $(JOBS))
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL: # Ninja is
 
-.PHONY: all configure libs model check demo test stock sanitize clean distclean
+.PHONY: all configure libs model check demo test stock lab sanitize clean distclean
 all: configure
 	@$(call ninja,all)
 
@@ -39,6 +40,9 @@ test: check all model
 stock:
 	@bash scripts/preflight.sh build
 	@JOBS='$(JOBS)' bash scripts/stock.sh
+
+lab: check all model
+	@bash test/lab/run.sh $(LAB)
 
 sanitize:
 	@bash scripts/preflight.sh build

@@ -17,24 +17,24 @@ type experiment struct {
 
 // The windows are those that DESIGN's trial did not tune on, and neither did the search for the presets, but for the first.
 var experiments = []experiment{
-	{"presets", "kld", "f32", window(2048, 20000, 4), everyPreset("q8_0", "q5_0", "q4_0")},
-	{"presets-4096", "kld", "f32", window(4096, 80000, 2), everyPreset("q8_0", "q5_0", "q4_0")},
+	{"presets", "kld", "f32", window(2048, 20000, 2), everyPreset("q8_0", "q5_0", "q4_0")},
+	{"presets-4096", "kld", "f32", window(4096, 80000, 1), everyPreset("q8_0", "q5_0", "q4_0")},
 	{"presets-8192", "kld", "f32", window(8192, 160000, 1), everyPreset("q8_0", "q5_0", "q4_0")},
-	{"presets-default", "kld", "q4_1", window(2048, 20000, 2), everyPreset("q8_0", "q4_0")},
-	{"presets-gemma", "kld", "gemma", window(2048, 20000, 2), []string{"q8_0", "q4_0", "hex:tiny", "hex:compact", "hex:balanced", "hex:quality"}},
-	{"ingredients", "kld", "f32", window(2048, 20000, 2), ingredients},
+	{"presets-default", "kld", "q4_1", window(2048, 20000, 1), everyPreset("q8_0", "q4_0")},
+	{"presets-gemma", "kld", "gemma", window(2048, 20000, 1), []string{"q8_0", "q4_0", "hex:tiny", "hex:compact", "hex:balanced", "hex:quality"}},
+	{"ingredients", "kld", "f32", window(2048, 20000, 1), ingredients},
 	{"base", "kld", "f32", window(2048, 20000, 1), bases()},
-	{"residual", "kld", "f32", window(2048, 20000, 2), residuals},
-	{"corrections", "kld", "f32", window(2048, 20000, 2), corrections()},
-	{"selection", "kld", "f32", window(2048, 20000, 2), selection},
-	{"degree", "kld", "f32", window(2048, 20000, 2), degrees},
+	{"residual", "kld", "f32", window(2048, 20000, 1), residuals},
+	{"corrections", "kld", "f32", window(2048, 20000, 1), corrections()},
+	{"selection", "kld", "f32", window(2048, 20000, 1), selection},
+	{"degree", "kld", "f32", window(2048, 20000, 1), degrees},
 	{"needle", "recall", "q4_1", []string{"--kind", "needle", "--length", "2048", "--items", "12"}, recalled},
 	{"multikey", "recall", "q4_1", []string{"--kind", "multikey", "--length", "2048", "--items", "12"}, recalled},
 	{"greedy", "greedy", "q4_1", []string{"--prompts", "50", "--predict", "2000"}, []string{"q8_0", "q4_0", "hex:tiny", "hex:compact", "hex:balanced", "hex:quality"}},
 }
 
 func window(size, start, count int) []string {
-	return []string{"-c", strconv.Itoa(size), "--start", strconv.Itoa(start), "--windows", strconv.Itoa(count)}
+	return []string{"-c", strconv.Itoa(size), "--start", strconv.Itoa(start), "--windows", strconv.Itoa(count), "--lockstep", "8"}
 }
 
 func everyPreset(stock ...string) []string {
