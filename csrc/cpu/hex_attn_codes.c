@@ -37,7 +37,7 @@ struct item {
     float *   scales;  // of the rows of a tile, [blocks][HEX_TILE]
     uint8_t * codes;   // a tile of codes
     float *   x;       // a tile of floats
-    float *   lanes_q; // [head_k][lanes], of FEW query rows or more
+    float *   lanes_q; // [ROWS/lanes][head_k][lanes], of FEW query rows or more
     float *   lanes_s; // [HEX_TILE][lanes]
     float *   probs;   // not split: [n_slots][n_rows], relative to the unit's maximum, -1: hidden
     float *   raw;     // not split: the same of the ubatch's rows, [raw tiles][n_rows][HEX_TILE], 0: hidden
@@ -71,7 +71,7 @@ static void lay_out(struct item * it, const struct hex_attn_layout * l, const st
     PLACE(logits, rows*4*STRIDE);
     PLACE(some,   rows*4*HEX_TILE);
     PLACE(scales, blocks*4*HEX_TILE);
-    PLACE(codes,  l->tile);
+    PLACE(codes,  l->tile*2);
     PLACE(x,      l->tile*4);
     PLACE(lanes_q, rows < FEW ? 0 : (size_t) c->head_k*HEX_MAX_LANES*4);
     PLACE(lanes_s, rows < FEW ? 0 : (size_t) HEX_TILE*HEX_MAX_LANES*4);
@@ -149,10 +149,11 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
     }
     memset(it->out, 0, sizeof(float)*(size_t) it->n_rows*(size_t) c->head_v);
     const int32_t lanes = r->k->lanes;
-    for (int32_t i = 0; i < lanes && it->n_rows >= FEW; i++) {
+    for (int32_t i = 0; i < HEX_MAX_LANES && it->n_rows >= FEW; i++) {
         const float * q = i < it->n_rows ? query_row(it, i) : NULL;
+        float * to = it->lanes_q + (size_t) (i/lanes*lanes)*(size_t) c->head_k + i % lanes;
         for (int32_t d = 0; d < c->head_k; d++) {
-            it->lanes_q[(size_t) d*(size_t) lanes + (size_t) i] = q ? q[d] : 0;
+            to[(size_t) d*(size_t) lanes] = q ? q[d] : 0;
         }
     }
 }
@@ -262,17 +263,18 @@ static void raw_logits(const struct item * it, const struct unit_tile * u) {
         }
         return;
     }
-    k->lanes_qk(it->lanes_q, it->x, it->lanes_s, u->n, head_k);
-    for (int32_t i = 0; i < it->n_rows; i++) {
-        float * l = it->logits + (size_t) i*STRIDE + u->col;
-        for (int32_t j = 0; j < u->n; j++) {
-            l[j] = it->lanes_s[j*k->lanes + i];
+    for (int32_t i0 = 0; i0 < it->n_rows; i0 += k->lanes) {
+        k->lanes_qk(it->lanes_q + (size_t) i0*(size_t) head_k, it->x, it->lanes_s, u->n, head_k);
+        for (int32_t i = i0; i < it->n_rows && i < i0 + k->lanes; i++) {
+            float * l = it->logits + (size_t) i*STRIDE + u->col;
+            for (int32_t j = 0; j < u->n; j++) {
+                l[j] = it->lanes_s[j*k->lanes + i - i0];
+            }
         }
     }
 }
 
 static void make_logits(const struct item * it) {
-    const run_t * r = it->r;
     for (int32_t t = 0; t < it->n_tiles; t++) {
         const struct unit_tile * u = &it->tiles[t];
         if (!is_raw(it, u)) {
