@@ -19,7 +19,19 @@
 INLINE __m256i load(const void * p)             { return _mm256_load_si256((const __m256i *) p); }
 INLINE void    store(void * p, __m256i v)       { _mm256_store_si256((__m256i *) p, v); }
 INLINE __m256i pair(const int16_t * p)          { int32_t x; memcpy(&x, p, 4); return _mm256_set1_epi32(x); }
-INLINE __m256i dot(__m256i acc, __m256i a, __m256i b) { return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
+
+// Loads once: GCC would read the memory again for each use.
+INLINE __m256i held(const void * p) {
+    __m256i v = load(p);
+    __asm__("" : "+x"(v));
+    return v;
+}
+
+// acc + _mm256_madd_epi16(a, b); GCC 12 moves the accumulators of the intrinsic to memory and back in every loop.
+INLINE __m256i dot(__m256i acc, __m256i a, __m256i b) {
+    __asm__("vpaddd %1, %0, %0" : "+x"(acc) : "x"(_mm256_madd_epi16(a, b)));
+    return acc;
+}
 
 INLINE float largest(__m256 v) {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -140,7 +152,7 @@ INLINE void qk_some(int nq, const uint8_t * tile, const float * scales, int n_bl
             acc[q][0] = acc[q][1] = _mm256_setzero_si256();
         }
         for (int i = 0; i < 32; i++) {
-            const __m256i c0 = load(tile + 32*i), c1 = load(tile + 1024 + 32*i);
+            const __m256i c0 = held(tile + 32*i), c1 = held(tile + 1024 + 32*i);
             for (int q = 0; q < nq; q++) {
                 const __m256i w = pair(words + ((size_t) q*n_blocks + b)*HEX_BLOCK + 2*i);
                 acc[q][0] = dot(acc[q][0], c0, w);
@@ -222,7 +234,7 @@ INLINE void pv_some(int nq, const struct weights * w, int q0, const uint8_t * ti
         }
         const uint8_t * at = tile;
         for (int j = 0; j < n; j += 2, at += 256) {
-            const __m256i c0 = load(at), c1 = load(at + 32);
+            const __m256i c0 = held(at), c1 = held(at + 32);
             for (int q = 0; q < nq; q++) {
                 const __m256i x = pair(w->w[q0 + q] + j);
                 acc[q][0] = dot(acc[q][0], c0, x);

@@ -1,5 +1,5 @@
 // CPU time of HEX_ATTN and HEX_COMMIT on one thread, for work on the kernels. Not a test; whole-op ratios to stock are
-// measured elsewhere. usage: bench_attn [n_kv [decode|prefill]]
+// measured elsewhere. usage: bench_attn [n_kv [decode|prefill|commit]]; commit: the commit of a decode step alone
 #define _POSIX_C_SOURCE 199309L
 
 #include "cpu/hex_attn.h"
@@ -38,12 +38,13 @@ static float * randoms(size_t n) {
     return x;
 }
 
-static void run(int head, int n_head_kv, int group, int n_kv, int n_tps, int bits_k, int bits_v, int n_ring, int n_heavy) {
+static void run(int head, int n_head_kv, int group, int n_kv, int n_tps, int bits_k, int bits_v, int refine, int n_ring,
+                int n_heavy, int reps, int commits) {
     const int n_head = n_head_kv*group;
     struct hex_attn a = {
         .cache = { .head_k = head, .head_v = head, .n_head_kv = n_head_kv, .n_tps = n_tps, .n_stream = 1, .n_kv = n_kv,
                    .n_ctx = n_kv, .bits_k = bits_k, .bits_v = bits_v, .n_ring = n_ring, .n_heavy = n_heavy, .n_mean = 256,
-                   .half_life = 256, .refine = HEX_REFINE_HEX4 },
+                   .half_life = 256, .refine = (enum hex_refine) refine },
         .n_head = n_head, .scale = 1/sqrtf((float) head),
     };
     struct hex_cache * c = &a.cache;
@@ -66,7 +67,7 @@ static void run(int head, int n_head_kv, int group, int n_kv, int n_tps, int bit
         hex_quantize(bits_v, x, c->v_base.data + i*row_v, head);
     }
     for (size_t i = 0; i < n_slots*n_head_kv*2; i++) {
-        hex_quantize(4, x, c->pool.data + i*c->slot_size/2, head);
+        hex_quantize(refine, x, c->pool.data + i*c->slot_size/2, head);
     }
 
     // meta: the ubatch takes the last cells, everything before is valid; heavy hitters are spread
@@ -106,7 +107,7 @@ static void run(int head, int n_head_kv, int group, int n_kv, int n_tps, int bit
 
     void * work = malloc(hex_attn_work(&a, 1));
     double best = 1e9, best_commit = 1e9;
-    for (int rep = 0; rep < (n_tps > 8 ? 3 : 100); rep++) {
+    for (int rep = 0; rep < reps; rep++) {
         const double t0 = cpu_ms();
         hex_attn_run(&a, work, 0, 1, nothing, NULL);
         const double t = cpu_ms() - t0;
@@ -114,24 +115,29 @@ static void run(int head, int n_head_kv, int group, int n_kv, int n_tps, int bit
     }
     struct hex_commit cm = { .cache = *c, .mass = a.mass };
     void * cwork = malloc(hex_commit_work(&cm) + 64);
-    for (int rep = 0; rep < 3; rep++) {
+    for (int rep = 0; rep < commits; rep++) {
         const double t0 = cpu_ms();
         hex_commit_run(&cm, cwork, 0, 1, nothing, NULL);
         const double t = cpu_ms() - t0;
         best_commit = t < best_commit ? t : best_commit;
     }
-    printf("%-7s D %3d  KV heads %d  group %d  cells %6d  rows %4d  K%dV%d r4 ring %d heavy %d: attention %9.3f ms, commit %8.3f ms\n",
-           hex_isa_name(hex_isa_get()), head, n_head_kv, group, n_kv, n_tps, bits_k, bits_v, n_ring, n_heavy, best, best_commit);
+    printf("%-7s D %3d  KV heads %d  group %d  cells %6d  rows %4d  K%dV%d r%d ring %d heavy %d: attention %9.3f ms, commit %8.3f ms\n",
+           hex_isa_name(hex_isa_get()), head, n_head_kv, group, n_kv, n_tps, bits_k, bits_v, refine, n_ring, n_heavy, best, best_commit);
 }
 
 int main(int argc, char ** argv) {
     const int n_kv = argc > 1 ? atoi(argv[1]) : 8192;
     const char * only = argc > 2 ? argv[2] : "";
-    for (int n_tps = 1; n_tps <= 512; n_tps += 511) {
-        if (strcmp(only, n_tps == 1 ? "prefill" : "decode") != 0) {
-            run( 64, 3, 3, n_kv, n_tps, 4, 2, 256, n_kv/18);
-            run(128, 8, 4, n_kv, n_tps, 4, 2, 256, n_kv/18);
-        }
+    const bool all = *only == 0;
+    // a cache as `balanced` has it
+    if (all || strcmp(only, "decode") == 0 || strcmp(only, "commit") == 0) {
+        const int reps = *only == 'c' ? 1 : 100, commits = *only == 'c' ? 5000 : 100;
+        run( 64, 3, 3, n_kv, 1, 4, 2, 3, 256, n_kv/12, reps, commits);
+        run(128, 8, 4, n_kv, 1, 4, 2, 3, 256, n_kv/12, reps, commits);
+    }
+    if (all || strcmp(only, "prefill") == 0) {
+        run( 64, 3, 3, n_kv, 512, 4, 2, 3, 256, n_kv/12, 3, 3);
+        run(128, 8, 4, n_kv, 512, 4, 2, 3, 256, n_kv/12, 3, 3);
     }
     return 0;
 }
