@@ -83,16 +83,11 @@ enum { REGS = 16 };
 
 typedef struct {
     __m256i value[REGS]; // of the states, in the units of the search
-    int8_t  by_window[HEX_STATES];
+    __m256i window[REGS]; // the states themselves
 } encoder;
 
 INLINE void encoder_init(int k, encoder * e) {
-    const __m128i a = _mm_loadu_si128((const __m128i *) hex_table_a[k]);
-    const tables  t = load_tables(k);
-    for (int j = 0; j < 16; j++) {
-        const __m128i v = _mm_add_epi8(a, _mm_set1_epi8(hex_table_b[k][j]));
-        _mm_storeu_si128((__m128i *) (e->by_window + 16*j), v);
-    }
+    const tables t = load_tables(k);
     // Position p = h << (8-k) | g is the state w rotated right by k.
     const __m256i iota = _mm256_set_epi16(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     for (int r = 0; r < REGS; r++) {
@@ -100,7 +95,8 @@ INLINE void encoder_init(int k, encoder * e) {
         const __m256i w = _mm256_and_si256(_mm256_or_si256(_mm256_slli_epi16(p, k), _mm256_srli_epi16(p, 8 - k)),
                                            _mm256_set1_epi16(255));
         const int up = 7 + hex_search_shift(k); // HEX_UNIT << shift, from the top: sign extended
-        e->value[r] = _mm256_srai_epi16(_mm256_slli_epi16(lookup(t, w), 8), 8 - up);
+        e->window[r] = w;
+        e->value[r]  = _mm256_srai_epi16(_mm256_slli_epi16(lookup(t, w), 8), 8 - up);
     }
 }
 
@@ -219,7 +215,9 @@ INLINE void subtract_least(__m256i best[8], int n) {
     }
 }
 
-// Step 3, see search() of the reference.
+enum { FROM = HEX_BLOCK * HEX_STATES / 2 };
+
+// Step 3, see search() of the reference; `from` holds whole windows.
 INLINE uint32_t search(int k, const int16_t x[HEX_BLOCK], const encoder * e, uint8_t * from) {
     const int groups = HEX_STATES >> k, n_best = groups / 16, branches = 1 << k;
     __m256i best[8], next[8];
@@ -239,11 +237,11 @@ INLINE uint32_t search(int k, const int16_t x[HEX_BLOCK], const encoder * e, uin
                 const __m256i m = _mm256_adds_epu16(term(k, next, h, j), _mm256_mulhrs_epi16(d, d));
                 if (h == 0) {
                     best[j]   = m;
-                    branch[j] = _mm256_setzero_si256();
+                    branch[j] = e->window[j];
                 } else {
                     const __m256i least = _mm256_min_epu16(best[j], m);
                     const __m256i keep  = _mm256_cmpeq_epi16(least, best[j]); // of equals, the lower h
-                    branch[j] = _mm256_blendv_epi8(_mm256_set1_epi16((short) h), branch[j], keep);
+                    branch[j] = _mm256_blendv_epi8(e->window[h*n_best + j], branch[j], keep);
                     best[j]   = least;
                 }
             }
@@ -269,7 +267,20 @@ INLINE uint32_t search(int k, const int16_t x[HEX_BLOCK], const encoder * e, uin
     return last;
 }
 
+// Sums of samples times values and of squared values.
+INLINE void fit(tables t, const int16_t x[HEX_BLOCK], const uint8_t w[HEX_BLOCK], int32_t * xc, int32_t * cc) {
+    __m256i xv = _mm256_setzero_si256(), vv = _mm256_setzero_si256();
+    for (int i = 0; i < HEX_BLOCK; i += 16) {
+        const __m256i v = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(lookup(t, _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *) (w + i))))));
+        xv = _mm256_add_epi32(xv, _mm256_madd_epi16(v, _mm256_loadu_si256((const __m256i *) (x + i))));
+        vv = _mm256_add_epi32(vv, _mm256_madd_epi16(v, v));
+    }
+    *xc = sum(xv);
+    *cc = sum(vv);
+}
+
 INLINE void quantize(int k, const float * x, void * blocks, int64_t n) {
+    const tables t = load_tables(k);
     encoder e;
     encoder_init(k, &e);
     char * block = (char *) blocks;
@@ -278,13 +289,21 @@ INLINE void quantize(int k, const float * x, void * blocks, int64_t n) {
         const float sigma = measure(x, v);
         float kept = 0.0f;
         memset(block, 0, hex_block_size(k)); // unless something fits better
-        for (int attempt = 0; sigma > 0.0f && attempt < hex_tries(k); attempt++) {
-            int16_t xi[HEX_BLOCK];
-            uint8_t from[HEX_BLOCK * HEX_STATES / 2];
-            const float scale = hex_try_scale(k, attempt, sigma);
-            scale_samples(v, scale, xi);
-            const uint32_t last = search(k, xi, &e, from);
-            hex_finish_block(k, xi, scale, from, last, e.by_window, &kept, block);
+        if (sigma == 0.0f) {
+            continue;
+        }
+        int16_t xi[2][HEX_BLOCK];
+        uint8_t from[2][FROM], w[2][HEX_BLOCK];
+        uint32_t last[2] = { 0 };
+        for (int a = 0; a < hex_tries(k); a++) {
+            scale_samples(v, hex_try_scale(k, a, sigma), xi[a]);
+            last[a] = search(k, xi[a], &e, from[a]);
+        }
+        hex_walk_back(k, hex_tries(k), from[0], FROM, last, w);
+        for (int a = 0; a < hex_tries(k); a++) {
+            int32_t xc, cc;
+            fit(t, xi[a], w[a], &xc, &cc);
+            hex_keep_better(k, w[a], hex_try_scale(k, a, sigma), xc, cc, &kept, block);
         }
     }
 }
