@@ -13,6 +13,7 @@ type Cache struct {
 	Heavy, Backbone                            float32
 	Seed                                       int64
 	Mean, HalfLife                             int32
+	Unbias                                     float32
 }
 
 // Sentinels of Cache's numbers.
@@ -39,6 +40,7 @@ func (c *Cache) c() C.hexkv_cache {
 	out.heavy, out.backbone = C.float(c.Heavy), C.float(c.Backbone)
 	out.seed = C.int64_t(c.Seed)
 	out.mean, out.half_life = C.int32_t(c.Mean), C.int32_t(c.HalfLife)
+	out.unbias = C.float(c.Unbias)
 	return out
 }
 
@@ -47,7 +49,7 @@ func cacheOf(c *C.hexkv_cache) Cache {
 		Preset: text(&c.preset), TypeK: text(&c.type_k), TypeV: text(&c.type_v),
 		Refine: text(&c.refine), BackboneKind: text(&c.backbone_kind),
 		Sink: int32(c.sink), Recent: int32(c.recent), Heavy: float32(c.heavy), Backbone: float32(c.backbone),
-		Seed: int64(c.seed), Mean: int32(c.mean), HalfLife: int32(c.half_life),
+		Seed: int64(c.seed), Mean: int32(c.mean), HalfLife: int32(c.half_life), Unbias: float32(c.unbias),
 	}
 }
 

@@ -53,7 +53,7 @@ typedef struct {
     char backbone_kind[16]; // none, expander, random, strided, log, channels
     int32_t sink; // tokens [-1]
     int32_t recent; // tokens, -1 = from the context length [-2]
-    float heavy, backbone; // shares of the context [-1]
+    float heavy, backbone, unbias; // shares [-1]
     int64_t seed; // [-1]
     int32_t mean; // rows whose mean centres K, 0 = off [-1]
     int32_t half_life; // of scores, in queries [-1]

@@ -61,6 +61,7 @@ const Field fields[] = {
     { "seed",          nullptr, nullptr, nullptr, &hexkv_cache::seed,          0 },
     { "mean",          nullptr, &hexkv_cache::mean,          nullptr, nullptr, -1 },
     { "half_life",     nullptr, &hexkv_cache::half_life,     nullptr, nullptr, -1 },
+    { "unbias",        nullptr, nullptr, &hexkv_cache::unbias,        nullptr, 0 },
 };
 
 bool is_set(const hexkv_cache & c, const Field & f) {
@@ -91,7 +92,7 @@ hexkv_status parse_setting(hexkv_cache & c, const std::string & setting, hexkv_e
     if (!field) {
         return fail(e, HEXKV_ERR_CONFIG,
                     "cache setting '%.40s' is unknown; use type_k, type_v, refine, sink, recent, heavy, backbone, "
-                    "backbone_kind, seed, mean or half_life", key.c_str());
+                    "backbone_kind, seed, mean, half_life or unbias", key.c_str());
     }
     if (is_set(c, *field)) {
         return fail(e, HEXKV_ERR_CONFIG, "cache setting %s is given twice; leave one out", field->name);
@@ -240,6 +241,7 @@ hexkv_status cache_resolve(const hexkv_cache & given, hex_params * p, std::strin
     p->seed      = c.seed      == -1    ? p->seed      : static_cast<uint32_t>(c.seed);
     p->n_mean    = c.mean      == -1    ? p->n_mean    : c.mean;
     p->half_life = c.half_life == -1    ? p->half_life : c.half_life;
+    p->unbias    = c.unbias    == -1.0f ? p->unbias    : c.unbias;
 
     if (p->refine == HEX_REFINE_NONE) {
         for (const char * name : { "sink", "recent", "heavy", "backbone" }) {
@@ -274,6 +276,7 @@ void hexkv_cache_init(hexkv_cache * out) {
     out->seed      = -1;
     out->mean      = -1;
     out->half_life = -1;
+    out->unbias    = -1;
 }
 
 const char * hexkv_preset_name(int i) { return hex_preset_name(i); }

@@ -26,6 +26,7 @@ type Config struct {
 	Seed         *uint32  // of the backbone
 	Mean         *int     // first rows whose mean centres K, 0 = no centring
 	HalfLife     *int     // of heavy-hitter scores, in queries, 1 or more
+	Unbias       *float64 // share of the bias of coding noise on logits that is taken off, 0 to 1
 }
 
 // Ready-made configs.
@@ -49,7 +50,7 @@ func Ptr[T any](v T) *T { return &v }
 //	q8_0/q4_0                   K and V
 //	hex:balanced                a preset; hex:off is f16
 //	hex:balanced:heavy=0.1      with overrides, by the names of hexkv_cache: type_k, type_v, refine, backbone_kind,
-//	                            sink, recent, heavy, backbone, seed, mean, half_life
+//	                            sink, recent, heavy, backbone, seed, mean, half_life, unbias
 //
 // It validates the result. Fails with [ErrInvalidConfig]. Calls hexkv_cache_parse.
 func ParseConfig(spec string) (Config, error) {
@@ -107,7 +108,7 @@ func (c Config) binding() (binding.Cache, error) {
 	b := binding.Cache{
 		Preset: c.Preset, TypeK: c.TypeK, TypeV: c.TypeV, Refine: c.Refine, BackboneKind: c.BackboneKind,
 		Sink: binding.Unset, Recent: binding.UnsetRecent, Heavy: binding.Unset, Backbone: binding.Unset,
-		Seed: binding.Unset, Mean: binding.Unset, HalfLife: binding.Unset,
+		Seed: binding.Unset, Mean: binding.Unset, HalfLife: binding.Unset, Unbias: binding.Unset,
 	}
 	for _, f := range []struct {
 		name string
@@ -130,12 +131,13 @@ func (c Config) binding() (binding.Cache, error) {
 		name string
 		from *float64
 		to   *float32
-	}{{"Heavy", c.Heavy, &b.Heavy}, {"Backbone", c.Backbone, &b.Backbone}} {
+		of   string
+	}{{"Heavy", c.Heavy, &b.Heavy, " of the context"}, {"Backbone", c.Backbone, &b.Backbone, " of the context"}, {"Unbias", c.Unbias, &b.Unbias, ""}} {
 		if f.from == nil {
 			continue
 		}
 		if !(*f.from >= 0 && *f.from <= 1) {
-			return b, errorf("Config.Validate", CodeConfig, "%s = %g is out of range; use a share of the context, 0 to 1", f.name, *f.from)
+			return b, errorf("Config.Validate", CodeConfig, "%s = %g is out of range; use a share%s, 0 to 1", f.name, *f.from, f.of)
 		}
 		*f.to = float32(*f.from)
 	}
@@ -164,7 +166,7 @@ func configOf(b binding.Cache) Config {
 		x, _ := strconv.ParseFloat(strconv.FormatFloat(float64(v), 'g', -1, 32), 64)
 		return &x
 	}
-	c.Heavy, c.Backbone = share(b.Heavy), share(b.Backbone)
+	c.Heavy, c.Backbone, c.Unbias = share(b.Heavy), share(b.Backbone), share(b.Unbias)
 	if b.Seed != binding.Unset {
 		c.Seed = Ptr(uint32(b.Seed))
 	}

@@ -106,6 +106,7 @@ func cacheFlags() []cli.Flag {
 		&cli.Uint32Flag{Name: "hex-seed", Category: aboutCache, Sources: envVar("HEX_SEED"), Usage: "N|seed of the backbone", DefaultText: fromPreset},
 		whole(aboutCache, "hex-mean", "HEX_MEAN", "N|rows whose mean centres K; 0: no centring", 0, fromPreset),
 		whole(aboutCache, "hex-half-life", "HEX_HALF_LIFE", "N|half-life of heavy-hitter scores, in queries", 0, fromPreset),
+		real(aboutCache, "hex-unbias", "HEX_UNBIAS", "F|share of the bias of coding noise on attention that is taken off", 0, fromPreset),
 	}
 }
 

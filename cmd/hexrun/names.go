@@ -18,7 +18,7 @@ var flagOf = map[string]string{
 	"recent": "--hex-recent", "n_recent": "--hex-recent", "Recent": "--hex-recent",
 	"heavy": "--hex-heavy", "Heavy": "--hex-heavy", "backbone": "--hex-backbone", "Backbone": "--hex-backbone",
 	"mean": "--hex-mean", "n_mean": "--hex-mean", "Mean": "--hex-mean",
-	"half_life": "--hex-half-life", "HalfLife": "--hex-half-life",
+	"half_life": "--hex-half-life", "HalfLife": "--hex-half-life", "unbias": "--hex-unbias", "Unbias": "--hex-unbias",
 }
 
 var (

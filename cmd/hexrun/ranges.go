@@ -31,6 +31,7 @@ var ranges = map[string]string{
 	"hex-seed":       "0 to 4294967295",
 	"hex-mean":       "0 to 16777216 rows",
 	"hex-half-life":  "1 to 16777216 queries",
+	"hex-unbias":     "a share, 0 to 1",
 }
 
 // rangeOf returns what a number flag may be, by any of its names.

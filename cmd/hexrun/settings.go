@@ -31,7 +31,7 @@ func cacheConfig(cmd *cli.Command) (hexkv.Config, error) {
 		Sink: given(cmd, "hex-sink", cmd.Int), Recent: given(cmd, "hex-recent", cmd.Int),
 		Heavy: given(cmd, "hex-heavy", cmd.Float), Backbone: given(cmd, "hex-backbone", cmd.Float),
 		Seed: given(cmd, "hex-seed", cmd.Uint32), Mean: given(cmd, "hex-mean", cmd.Int),
-		HalfLife: given(cmd, "hex-half-life", cmd.Int),
+		HalfLife: given(cmd, "hex-half-life", cmd.Int), Unbias: given(cmd, "hex-unbias", cmd.Float),
 	}
 	return c, c.Validate()
 }

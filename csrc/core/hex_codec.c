@@ -1,6 +1,8 @@
 // Reference codec: plain C, one step after the other. The SIMD paths must give the same bits (hex_codec_impl.h).
 #include "hex_codec_impl.h"
 
+const float hex_code_noise[5] = { 0, 268.0f, 73.9f, 20.3f, 5.43f };
+
 static void value_table(int k, int8_t value[HEX_STATES]) {
     for (int w = 0; w < HEX_STATES; w++) {
         value[w] = (int8_t) (hex_table_a[k][w & 15] + hex_table_b[k][w >> 4]);

@@ -26,6 +26,9 @@ static inline size_t hex_block_size(int k) { return (size_t) 8*k + 2; }
 extern const int8_t hex_table_a[5][16];
 extern const int8_t hex_table_b[5][16];
 
+// Mean squared error of a coded sample of Gaussian rows, in units of the squared scale (index 1..4); measured, see test_codec.
+extern const float hex_code_noise[5];
+
 // Scale of a block from its scale word. Exact and identical on every CPU path.
 float hex_scale_decode(int k, uint16_t word);
 

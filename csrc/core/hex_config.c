@@ -99,6 +99,7 @@ bool hex_params_preset(struct hex_params * p, const char * name) {
                 .seed          = 1,
                 .n_mean        = 256,
                 .half_life     = 256,
+                .unbias        = 1.0f,
             };
         }
         return true;
@@ -167,7 +168,8 @@ bool hex_params_validate(const struct hex_params * p, char * err, size_t err_siz
         && check_share("heavy", p->heavy, "use 0.086 or 0.055 as the presets do, or 0 for no heavy hitters", err, err_size)
         && check_share("backbone", p->backbone, "use 0 for no backbone, or a share such as 0.067", err, err_size)
         && check_int("n_mean", p->n_mean, 0, MAX_ROWS, "use 256, the default, or 0 to leave K uncentred", err, err_size)
-        && check_int("half_life", p->half_life, 1, MAX_ROWS, "use 256, the default", err, err_size);
+        && check_int("half_life", p->half_life, 1, MAX_ROWS, "use 256, the default", err, err_size)
+        && check_share("unbias", p->unbias, "use 1, the default, or 0 to leave logits as they are", err, err_size);
 }
 
 // ---- plan

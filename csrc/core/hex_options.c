@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPT_PRESET, OPT_REFINE, OPT_SINK, OPT_RECENT, OPT_HEAVY, OPT_BACKBONE, OPT_BACKBONE_KIND, OPT_SEED, OPT_MEAN, OPT_HALF_LIFE, OPT_COUNT };
+enum { OPT_PRESET, OPT_REFINE, OPT_SINK, OPT_RECENT, OPT_HEAVY, OPT_BACKBONE, OPT_BACKBONE_KIND, OPT_SEED, OPT_MEAN, OPT_HALF_LIFE, OPT_UNBIAS, OPT_COUNT };
 
 static const char * const names[OPT_COUNT] = {
     [OPT_PRESET]        = "hex",
@@ -18,6 +18,7 @@ static const char * const names[OPT_COUNT] = {
     [OPT_SEED]          = "hex-seed",
     [OPT_MEAN]          = "hex-mean",
     [OPT_HALF_LIFE]     = "hex-half-life",
+    [OPT_UNBIAS]        = "hex-unbias",
 };
 
 const char * hex_option_name(int i) {
@@ -88,6 +89,9 @@ bool hex_options_set(struct hex_options * o, const char * name, const char * val
             allowed = parse_int(value, 1, 1 << 24, &n) ? NULL : "a number of queries, 1 to 16777216";
             o->values.half_life = (int32_t) n;
             break;
+        case OPT_UNBIAS:
+            allowed = parse_share(value, &o->values.unbias) ? NULL : "a share, 0 to 1";
+            break;
         default:
             snprintf(err, err_size, "%s is no HEX option", name);
             return false;
@@ -123,6 +127,7 @@ bool hex_options_resolve(const struct hex_options * o, struct hex_params * out, 
             case OPT_SEED:          out->seed          = o->values.seed;          break;
             case OPT_MEAN:          out->n_mean        = o->values.n_mean;        break;
             case OPT_HALF_LIFE:     out->half_life     = o->values.half_life;     break;
+            case OPT_UNBIAS:        out->unbias        = o->values.unbias;        break;
         }
     }
     return hex_params_validate(out, err, err_size);

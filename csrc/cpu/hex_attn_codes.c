@@ -37,6 +37,8 @@ struct item {
     float *   scale;   // [n_rows][blocks_k]
     int32_t * offset;  // [n_rows][blocks_k]
     float *   shift;   // [n_rows]: q . mean
+    float *   weight;  // [n_rows][blocks_k], of the noise
+    float *   noise;   // [blocks_k][STRIDE], of the unit's columns
     float *   max;     // [n_rows]
     float *   sum;
     float *   out;     // [n_rows][head_v]
@@ -76,6 +78,8 @@ static void lay_out(struct item * it, const struct hex_attn_layout * l, const st
     PLACE(scale,  rows*blocks*4);
     PLACE(offset, rows*blocks*4);
     PLACE(shift,  rows*4);
+    PLACE(weight, rows*blocks*4);
+    PLACE(noise,  blocks*4*STRIDE);
     PLACE(max,    rows*4);
     PLACE(sum,    rows*4);
     PLACE(out,    rows*4*(size_t) c->head_v);
@@ -152,6 +156,7 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
         const int32_t head = it->h0 + (it->row0 + i) % group;
         const float * q = query_row(it, i);
         r->k->codes->query(q, it->blocks_k, it->limbs + (size_t) i*2*(size_t) c->head_k, it->scale + i*it->blocks_k, it->offset + i*it->blocks_k);
+        hex_noise_weights(r->a, q, it->weight + i*it->blocks_k, 1);
         it->shift[i] = 0;
         if (mean) {
             r->k->row_qk(q, mean, &it->shift[i], 1, c->head_k);
@@ -316,18 +321,28 @@ static void make_logits(const struct item * it) {
         if (!is_raw(it, u)) {
             unpack_base(it, u, false);
             multiply_k(it, u->n, it->logits + u->col, STRIDE);
+            for (int32_t b = 0; b < it->blocks_k; b++) {
+                for (int32_t j = 0; j < u->n; j++) {
+                    it->noise[b*STRIDE + u->col + j] = it->scales[b*HEX_TILE + j]*it->scales[b*HEX_TILE + j];
+                }
+            }
             continue;
         }
         load_raw(it, u, false);
         raw_logits(it, u);
     }
     struct cursor at = {0};
-    struct batch  b;
-    while (next_residuals(it, &at, false, &b) > 0) {
-        multiply_k(it, b.n, it->some, HEX_TILE);
+    struct batch  batch;
+    while (next_residuals(it, &at, false, &batch) > 0) {
+        multiply_k(it, batch.n, it->some, HEX_TILE);
+        for (int32_t b = 0; b < it->blocks_k; b++) {
+            for (int32_t e = 0; e < batch.n; e++) {
+                it->noise[b*STRIDE + batch.cols[e]] = 0;
+            }
+        }
         for (int32_t i = 0; i < it->n_rows; i++) {
-            for (int32_t e = 0; e < b.n; e++) {
-                it->logits[(size_t) i*STRIDE + b.cols[e]] += it->some[i*HEX_TILE + e];
+            for (int32_t e = 0; e < batch.n; e++) {
+                it->logits[(size_t) i*STRIDE + batch.cols[e]] += it->some[i*HEX_TILE + e];
             }
         }
     }
@@ -340,9 +355,7 @@ static void soften(const struct item * it) {
     for (int32_t i = 0; i < it->n_rows; i++) {
         const int32_t token = (it->row0 + i)/r->l.group, head = it->h0 + (it->row0 + i) % r->l.group;
         float * l = it->logits + (size_t) i*STRIDE;
-        for (int32_t j = 0; j < it->n_cached && it->shift[i] != 0; j++) {
-            l[j] += it->shift[i];
-        }
+        r->k->row_bias(l, it->n_cached, it->shift[i], it->weight + i*it->blocks_k, it->noise, it->blocks_k, STRIDE);
         r->k->scale(l, it->n_cols, a->scale, a->softcap);
         for (int32_t t = 0; t < it->n_tiles; t++) {
             const struct unit_tile * u = &it->tiles[t];

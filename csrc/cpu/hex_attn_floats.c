@@ -12,12 +12,13 @@ void hex_attn_floats_shape(struct hex_attn_layout * l, const struct hex_cache * 
     l->tile    = (size_t) HEX_TILE*(size_t) l->head;
 }
 
-// tile, logits; then shift and q of each head, or q, output, max, sum by lane
+// tile, logits, noise of a tile, its weights; then shift and q of each head, or q, output, max, sum by lane
 size_t hex_attn_floats_scratch(const struct hex_attn_layout * l, const struct hex_cache * c, int lanes) {
     const size_t rows   = (size_t) l->n_rows;
     const size_t logits = rows*HEX_TILE*(size_t) (l->split ? CHUNK_TILES : l->n_tiles + l->n_raw);
     const size_t more   = l->split ? rows + 2 : (size_t) lanes*(size_t) (c->head_k + c->head_v + 2);
-    return sizeof(float)*(l->tile + logits + more) + sizeof(float *)*(l->split ? rows : 0);
+    const size_t noise  = (size_t) c->head_k + rows*(size_t) (c->head_k/HEX_BLOCK);
+    return sizeof(float)*(l->tile + logits + noise + more) + sizeof(float *)*(l->split ? rows : 0);
 }
 
 //
@@ -27,7 +28,7 @@ size_t hex_attn_floats_scratch(const struct hex_attn_layout * l, const struct he
 static void row_item(const run_t * r, int64_t item) {
     const struct hex_attn  * a = r->a;
     const struct hex_cache * c = r->c;
-    const int32_t group = r->l.group;
+    const int32_t group = r->l.group, blocks = c->head_k/HEX_BLOCK;
     const struct hex_attn_place place = place_of(r, item);
     const int32_t chunk = place.chunk, row = place.block;
     const int64_t sh    = place.sh;
@@ -37,7 +38,9 @@ static void row_item(const run_t * r, int64_t item) {
 
     float * x      = (float *) r->scratch;                 // [tile][head]
     float * logits = x + r->l.tile;                         // [group][CHUNK_TILES*HEX_TILE], visible tiles only
-    float * shift  = logits + (size_t) group*CHUNK_TILES*HEX_TILE; // [group]: q . mean
+    float * noise  = logits + (size_t) group*CHUNK_TILES*HEX_TILE; // [blocks][HEX_TILE]
+    float * weight = noise + c->head_k;                     // [group][blocks]
+    float * shift  = weight + (size_t) group*(size_t) blocks; // [group]: q . mean
     const float ** q = (const float **) (shift + (group + 1)/2*2);  // [group]
     const size_t stride = CHUNK_TILES*HEX_TILE;
     uint64_t visible[CHUNK_TILES];
@@ -46,6 +49,8 @@ static void row_item(const run_t * r, int64_t item) {
     const float * mean = mean_of(c, sh);
     for (int32_t g = 0; g < group; g++) {
         q[g] = q_row(a, s, row, h0 + g);
+        hex_noise_weights(a, q[g], weight + g*blocks, 1);
+        shift[g] = 0;
         if (mean) {
             r->k->row_qk(q[g], mean, &shift[g], 1, c->head_k);
         }
@@ -59,12 +64,16 @@ static void row_item(const run_t * r, int64_t item) {
             continue;
         }
         const int32_t n = tile_cells(r, t);
+        const bool raw = t >= r->l.n_tiles;
         hex_tile_load(r, sh, t, seen, false, NULL, x);
+        if (!raw) {
+            hex_tile_noise(r, sh, t, noise);
+        }
         for (int32_t g = 0; g < group; g++) {
             float * l = logits + g*stride + n_cols;
             r->k->row_qk(q[g], x, l, n, c->head_k);
-            for (int32_t j = 0; j < n && mean && t < r->l.n_tiles; j++) {
-                l[j] += shift[g];
+            if (!raw) {
+                r->k->row_bias(l, n, shift[g], weight + g*blocks, noise, blocks, HEX_TILE);
             }
             r->k->scale(l, n, a->scale, a->softcap);
             if (biased || seen != tile_full(n)) {
@@ -114,7 +123,7 @@ static void row_item(const run_t * r, int64_t item) {
 static void lanes_item(const run_t * r, int64_t item) {
     const struct hex_attn  * a = r->a;
     const struct hex_cache * c = r->c;
-    const int32_t lanes = r->k->lanes, group = r->l.group;
+    const int32_t lanes = r->k->lanes, group = r->l.group, blocks = c->head_k/HEX_BLOCK;
     const int64_t sh = item/r->l.n_block;
     const int32_t s  = (int32_t) (sh/c->n_head_kv), h0 = (int32_t) (sh % c->n_head_kv)*group;
     const int32_t r0 = (int32_t) (item % r->l.n_block)*lanes; // query row: token*group + head of the group
@@ -127,13 +136,16 @@ static void lanes_item(const run_t * r, int64_t item) {
     float * out    = q + (size_t) c->head_k*lanes;
     float * max    = out + (size_t) c->head_v*lanes;
     float * sum    = max + lanes;
-    float * logits = sum + lanes; // [visible tiles][HEX_TILE][lanes]
+    float * noise  = sum + lanes;          // [blocks][HEX_TILE]
+    float * weight = noise + c->head_k;    // [blocks][lanes]
+    float * logits = weight + (size_t) blocks*(size_t) lanes; // [visible tiles][HEX_TILE][lanes]
 
     for (int32_t i = 0; i < lanes; i++) {
         const float * src = i < nr ? q_row(a, s, (r0 + i)/group, h0 + (r0 + i) % group) : NULL;
         for (int32_t d = 0; d < c->head_k; d++) {
             q[(size_t) d*lanes + i] = src ? src[d] : 0;
         }
+        hex_noise_weights(a, src, weight + i, lanes);
         max[i] = a->sinks && i < nr ? a->sinks[h0 + (r0 + i) % group] : -INFINITY;
         sum[i] = 0;
     }
@@ -155,6 +167,10 @@ static void lanes_item(const run_t * r, int64_t item) {
         }
         hex_tile_load(r, sh, t, any, false, t < r->l.n_tiles ? mean : NULL, x);
         r->k->lanes_qk(q, x, l, n, c->head_k);
+        if (t < r->l.n_tiles) {
+            hex_tile_noise(r, sh, t, noise);
+            r->k->lanes_bias(l, n, weight, noise, blocks, HEX_TILE);
+        }
         r->k->scale(l, n*lanes, a->scale, a->softcap);
         for (int32_t i = 0; i < nr && (biased || all != tile_full(n)); i++) {
             const int32_t  row  = (r0 + i)/group;

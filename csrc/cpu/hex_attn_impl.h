@@ -7,6 +7,7 @@
 //   hex_attn_codes.c    multiplies codes as they are, base and residuals apart; hexN residuals, kernels that can
 #pragma once
 
+#include "../core/hex_codec.h"
 #include "hex_attn.h"
 #include "hex_attn_kernels.h"
 
@@ -125,6 +126,13 @@ static inline struct hex_attn_place place_of(const run_t * r, int64_t n) {
     }
     return p;
 }
+
+// Coding noise of K (hex_ops.h): the logit of element j, before the scale, gets  sum over blocks of weights[b]*noise[b][j].
+// weights [head_k/64], step floats apart: of one query row, NULL for none. noise [head_k/64][HEX_TILE]: of a tile of the cache,
+// 0 where there is a residual.
+void hex_noise_weights(const struct hex_attn * a, const float * q, float * weights, int32_t step);
+void hex_tile_noise   (const run_t * r, int64_t sh, int32_t tile, float * noise);
+
 
 // Where a split item leaves its results, by its index.
 static inline float * part_of(const run_t * r, int64_t item) {

@@ -44,6 +44,8 @@ struct hex_attn_kernels {
     void (*row_pv)(const float * p, const float * v, float * out, int n, int d);
     // The same for n_q rows p and out.
     void (*rows_pv)(const float * p, int stride, const float * v, float * out, int out_stride, int n_q, int n, int d);
+    // x[j] += add + sum_b w[b]*y[b*stride + j], j < n, b < n_y.
+    void (*row_bias)(float * x, int n, float add, const float * w, const float * y, int n_y, int stride);
     // x[j] = softcap*tanh(x[j]*scale/softcap) or x[j]*scale without soft-cap.
     void (*scale)(float * x, int n, float scale, float softcap);
     // Largest of n, -inf for none.
@@ -55,6 +57,8 @@ struct hex_attn_kernels {
     void (*lanes_qk)(const float * q, const float * k, float * s, int n, int d);
     // out[i][r] += sum_j p[j][r] * v[j][i]; p [n][lanes], v [n][d], out [d][lanes].
     void (*lanes_pv)(const float * p, const float * v, float * out, int n, int d);
+    // s[j][r] += sum_b w[b][r]*y[b*stride + j], j < n, b < n_y.
+    void (*lanes_bias)(float * s, int n, const float * w, const float * y, int n_y, int stride);
     // max[r] = max(max[r], s[j][r])
     void (*lanes_max)(const float * s, float * max, int n);
     // s[j][r] = exp(s[j][r] - max[r]), sum[r] += s[j][r]

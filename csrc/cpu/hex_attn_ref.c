@@ -1,5 +1,6 @@
 #include "hex_attn.h"
 
+#include "../core/hex_codec_impl.h"
 #include "../core/hex_fp16.h"
 #include "../ggml/hex_meta.h"
 #include "../ggml/hex_state.h"
@@ -55,6 +56,23 @@ static float dot(const float * x, const float * y, int32_t n) {
     return (float) sum;
 }
 
+// What the coding noise of a cell without residual adds to the mean of its exponential (hex_ops.h), before the scale.
+static float noise_bias(const struct hex_attn * a, int32_t s, int32_t h, int32_t cell, const float * q) {
+    const struct hex_cache * c = &a->cache;
+    uint64_t kept = 0;
+    if (hex_has_channels(c)) {
+        hex_channel_masks(c, cell, 1, &kept);
+    }
+    const char * block = hex_row_base(&c->k_base, s, h, cell);
+    double sum = 0;
+    for (int32_t b = 0; b < c->head_k/HEX_BLOCK; b++, block += hex_block_size(c->bits_k)) {
+        const double d = (double) hex_block_scale(c->bits_k, block);
+        sum += d*d*(double) dot(q + b*HEX_BLOCK, q + b*HEX_BLOCK, HEX_BLOCK); // finite for |q| to 1e18
+    }
+    const double left = 1 - (double) __builtin_popcountll(kept)/HEX_BLOCK; // channels that are coded
+    return (float) (0.5*(double) (a->unbias*a->scale*hex_code_noise[c->bits_k])*left*sum);
+}
+
 // K or V of a cell in the best precision that the cache holds.
 static void cache_row(const struct hex_cache * c, const struct ref_work * w, int32_t s, int32_t h, int32_t cell, bool is_v) {
     const int32_t * state = hex_state(c, s, h);
@@ -97,7 +115,11 @@ static void attn_row(const struct hex_attn * a, const struct ref_work * w, int32
             cache_row(c, w, s, h, cell, false);
         }
         const float * k = j < 0 ? w->row : hex_row_cur(&c->k_cur, h, (int64_t) s*c->n_tps + j);
-        float x = dot(q, k, c->head_k)*a->scale;
+        float x = dot(q, k, c->head_k);
+        if (j < 0 && w->slot_of[cell] < 0) {
+            x += noise_bias(a, s, h, cell, q);
+        }
+        x *= a->scale;
         if (a->softcap != 0) {
             x = a->softcap*tanhf(x/a->softcap);
         }

@@ -1,6 +1,7 @@
 // Tiles of HEX_ATTN: what is visible, masks, and decoding to floats.
 #include "hex_attn_impl.h"
 
+#include "../core/hex_codec_impl.h"
 #include "../core/hex_fp16.h"
 
 #define F16_NEG_INF 0xfc00
@@ -118,6 +119,35 @@ void hex_tile_load(const run_t * r, int64_t sh, int32_t tile, uint64_t want, boo
             if ((want & ~refined) >> j & 1) {
                 hex_channels_add(hex_channel_row(c, s, h, tile*HEX_TILE + j, is_v), masks[j], x + (size_t) j*d, d);
             }
+        }
+    }
+}
+
+void hex_noise_weights(const struct hex_attn * a, const float * q, float * weights, int32_t step) {
+    const struct hex_cache * c = &a->cache;
+    const float left = hex_has_channels(c) ? 1 - (float) c->graph.degree/HEX_BLOCK : 1; // channels that are coded
+    for (int32_t b = 0; b < c->head_k/HEX_BLOCK; b++) {
+        float sum = 0;
+        for (int32_t i = 0; q && i < HEX_BLOCK; i++) {
+            sum += q[b*HEX_BLOCK + i]*q[b*HEX_BLOCK + i];
+        }
+        const float w = 0.5f*a->unbias*a->scale*hex_code_noise[c->bits_k]*left*sum;
+        weights[b*step] = w < 1e30f ? w : 1e30f; // infinity times the noise of a refined cell, 0, is not 0
+    }
+}
+
+void hex_tile_noise(const run_t * r, int64_t sh, int32_t tile, float * noise) {
+    const struct hex_cache * c = r->c;
+    const int32_t s = (int32_t) (sh/c->n_head_kv), h = (int32_t) (sh % c->n_head_kv);
+    const int32_t n = tile_cells(r, tile);
+    const int32_t * start = tile_start_of(r, sh);
+    for (int32_t b = 0; b < c->head_k/HEX_BLOCK; b++, noise += HEX_TILE) {
+        for (int32_t j = 0; j < n; j++) {
+            const float d = hex_block_scale(c->bits_k, hex_row_base(&c->k_base, s, h, tile*HEX_TILE + j) + (size_t) b*hex_block_size(c->bits_k));
+            noise[j] = d*d;
+        }
+        for (int32_t e = start[tile]; e < start[tile + 1]; e++) {
+            noise[entries_of(r, sh)[e].cell - tile*HEX_TILE] = 0;
         }
     }
 }

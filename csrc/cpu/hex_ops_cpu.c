@@ -65,6 +65,7 @@ static struct hex_attn make_attn(const struct ggml_tensor * dst) {
         .scale    = p.scale,
         .max_bias = p.max_bias,
         .softcap  = p.softcap,
+        .unbias   = p.unbias,
         .q        = plain(dst->src[0]),
         .mask     = plain(dst->src[8]),
         .sinks    = dst->src[9] ? dst->src[9]->data : NULL,

@@ -157,7 +157,7 @@ static bool cache_valid(const struct ggml_hex_op_params * p,
         return false;
     }
 
-    if (p->n_ring < 0 || p->n_heavy < 0 || p->n_static < 0 || p->n_mean < 0 || p->n_ctx < 1 || p->half_life < 1 ||
+    if (p->n_ring < 0 || p->n_heavy < 0 || p->n_static < 0 || p->n_mean < 0 || p->n_ctx < 1 || p->half_life < 1 || !(p->unbias >= 0 && p->unbias <= 1) ||
         p->n_ctx > (1 << 30) || p->n_ring > p->n_ctx || p->n_heavy > p->n_ctx || n_tokens/n_stream > (1 << 30)) {
         return false;
     }

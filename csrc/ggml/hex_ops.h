@@ -14,7 +14,7 @@ static inline int hex_type_bits(enum ggml_type type) {
     return type >= GGML_TYPE_HEX1 && type <= GGML_TYPE_HEX4 ? (int) type - (int) GGML_TYPE_HEX1 + 1 : 0;
 }
 
-// op_params of both ops: 15 words.
+// op_params of both ops: 16 words, all there are.
 struct ggml_hex_op_params {
     float    scale;    // of the logits, as in ggml_flash_attn_ext
     float    max_bias; // ALiBi
@@ -31,6 +31,7 @@ struct ggml_hex_op_params {
     int32_t  n_pairs;  // of the backbone graph
     int32_t  degree;
     int32_t  pair0;    // pair of KV head 0 of this layer
+    float    unbias;   // HEX_ATTN: share of the expected effect of K's coding noise that is put back, 0..1
 };
 
 // Attention over the cache as it was, plus the ubatch's own rows in full precision. Writes no source.
@@ -45,6 +46,10 @@ struct ggml_hex_op_params {
 //   meta    I32 [words, n_stream]                         hex_meta.h
 //   mask    F16 [n_kv, n_tps, 1, n_stream] or NULL
 //   sinks   F32 [n_head] or NULL
+//
+// The logit of a cell without residual has the error scale*(q . e), e the coding error of its key, which has mean zero; the
+// mean of its exponential is exp(scale^2 |q|^2 var(e)/2). That exponent, times `unbias`, is added before the soft-cap,
+// with var(e) = hex_code_noise*d^2 in each block of scale d. Without it the cells that are not refined get too little weight.
 //
 // Result: F32, 1-D: the attention output [head_v, n_head, n_tps*n_stream], then the mass (see ggml_hex_attn_mass).
 GGML_API struct ggml_tensor * ggml_hex_attn(

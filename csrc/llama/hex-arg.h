@@ -40,4 +40,5 @@ static inline hex_params hex_arg_resolve(const hex_options & o) {
     HEX_ARG("hex-backbone-kind", "KIND", "expander, random, strided, log, channels or none", "LLAMA_ARG_HEX_BACKBONE_KIND") \
     HEX_ARG("hex-seed", "N", "seed of the backbone", "LLAMA_ARG_HEX_SEED") \
     HEX_ARG("hex-mean", "N", "rows whose mean centres K (0: no centring)", "LLAMA_ARG_HEX_MEAN") \
-    HEX_ARG("hex-half-life", "N", "half-life of heavy-hitter scores, in queries", "LLAMA_ARG_HEX_HALF_LIFE")
+    HEX_ARG("hex-half-life", "N", "half-life of heavy-hitter scores, in queries", "LLAMA_ARG_HEX_HALF_LIFE") \
+    HEX_ARG("hex-unbias", "F", "share of the bias of coding noise on attention that is taken off", "LLAMA_ARG_HEX_UNBIAS")

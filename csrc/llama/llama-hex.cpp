@@ -175,7 +175,7 @@ void llama_hex_access::attach(llama_kv_cache & kv, const hex_params & params) {
                 (int32_t) kv.hparams.n_embd_head_k(l.il), (int32_t) kv.hparams.n_embd_head_v(l.il), l.k });
     }
     auto tier = std::make_shared<llama_kv_hex>(params, std::move(layers), kv.get_size(), kv.n_stream, kv.n_seq_max);
-    if (tier->get_plan().n_slots == 0 && params.n_mean == 0) {
+    if (tier->get_plan().n_slots == 0 && params.n_mean == 0 && params.unbias == 0) {
         return; // nothing beyond base codes: stock attention serves
     }
 

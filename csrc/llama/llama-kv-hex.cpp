@@ -252,6 +252,7 @@ ggml_hex_op_params llama_kv_hex::op_params(const layer & l) const {
     p.n_static   = plan.n_static;
     p.n_mean     = params.n_mean;
     p.half_life  = params.half_life;
+    p.unbias     = params.unbias;
     p.n_ctx      = plan.n_ctx;
     p.graph_kind = graph.kind;
     p.graph_seed = graph.seed;

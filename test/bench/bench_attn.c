@@ -45,7 +45,7 @@ static void run(int head, int n_head_kv, int group, int n_kv, int n_tps, int bit
         .cache = { .head_k = head, .head_v = head, .n_head_kv = n_head_kv, .n_tps = n_tps, .n_stream = 1, .n_kv = n_kv,
                    .n_ctx = n_kv, .bits_k = bits_k, .bits_v = bits_v, .n_ring = n_ring, .n_heavy = n_heavy, .n_mean = 256,
                    .half_life = 256, .refine = (enum hex_refine) refine },
-        .n_head = n_head, .scale = 1/sqrtf((float) head),
+        .n_head = n_head, .scale = 1/sqrtf((float) head), .unbias = 1,
     };
     struct hex_cache * c = &a.cache;
     c->slot_size = hex_slot_size(c->refine, head, head);

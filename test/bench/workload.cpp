@@ -166,6 +166,7 @@ void workload::add_hex(cache & c) {
     p.n_heavy   = c.plan.n_heavy;
     p.n_mean    = c.type.hex.n_mean;
     p.half_life = c.type.hex.half_life;
+    p.unbias    = c.type.hex.unbias;
     p.n_ctx     = s.n_kv;
 
     const auto slot_size   = (int64_t) hex_slot_size(c.type.hex.refine, s.head, s.head);

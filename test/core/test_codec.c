@@ -222,10 +222,16 @@ static void test_gaussian(void) {
     for (int k = 1; k <= 4; k++) {
         hex_quantize_ref(k, x, blocks, N);
         hex_dequantize_ref(k, blocks, y, N);
-        double error = 0.0, found = 0.0, exact = 0.0;
+        double error = 0.0, found = 0.0, exact = 0.0, scales = 0.0;
         for (int i = 0; i < N; i++) {
             error += (double) (x[i] - y[i]) * (x[i] - y[i]);
         }
+        for (int b = 0; b < N/HEX_BLOCK; b++) {
+            const double d = hex_block_scale(k, blocks + (size_t) b*hex_block_size(k));
+            scales += d*d*HEX_BLOCK;
+        }
+        check(fabs(error/scales/hex_code_noise[k] - 1) < 0.01, "hex%d: noise %.2f squared scales, the constant says %.2f", k,
+              error/scales, (double) hex_code_noise[k]);
         error /= N;
         check(error < limit[k], "hex%d: mean squared error %.5f of a unit Gaussian, limit %.5f", k, error, limit[k]);
 

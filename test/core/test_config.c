@@ -59,7 +59,7 @@ static void test_presets(void) {
     }
     p = preset("balanced");
     check(p.base_k == 4 && p.base_v == 2 && p.refine == HEX_REFINE_HEX3 && p.n_sink == 4 && p.n_recent == -1
-          && p.n_mean == 256 && p.half_life == 256 && p.seed == 1 && p.backbone == 0.0f
+          && p.n_mean == 256 && p.half_life == 256 && p.seed == 1 && p.unbias == 1.0f && p.backbone == 0.0f
           && p.backbone_kind == HEX_BACKBONE_EXPANDER, "balanced is K4 V2 hex3, no backbone, kind expander");
 }
 
@@ -93,6 +93,8 @@ static void test_validation(void) {
     BAD(backbone, INFINITY, "inf", "0..1");
     BAD(n_mean, -5, "-5", "0..");
     BAD(half_life, 0, "0", "1..");
+    BAD(unbias, -0.5f, "-0.5", "0..1");
+    BAD(unbias, NAN, "nan", "0..1");
 
     struct hex_params p = preset("off");
     p.base_k = 77;

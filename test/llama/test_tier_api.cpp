@@ -159,13 +159,14 @@ static void fallback() {
     }
 }
 
-// Without residuals and means a HEX cache is `-ctk hexN -ctv hexN`.
+// Without residuals, means and a correction of logits a HEX cache is `-ctk hexN -ctv hexN`.
 static void plain_types(const model_ptr & model) {
     for (int bits = 1; bits <= 4; bits++) {
         hex_params p = preset("tiny");
         p.base_k = p.base_v = bits;
         p.refine = HEX_REFINE_NONE;
         p.n_mean = 0;
+        p.unbias = 0;
         setup s, stock;
         stock.type_k = stock.type_v = (ggml_type) (GGML_TYPE_HEX1 + bits - 1);
         const context_ptr a = make(model, stock, preset("off")), b = make(model, s, p);
@@ -177,7 +178,7 @@ static void plain_types(const model_ptr & model) {
         for (int pos = 200; pos < 210 && same; pos++) {
             same = decode(a.get(), some_rows(1, pos), &la) == 0 && decode(b.get(), some_rows(1, pos), &lb) == 0 && la == lb;
         }
-        check(same, "no refinement, no mean: bit-identical to -ctk hex%d -ctv hex%d", bits, bits);
+        check(same, "no refinement, mean or correction: bit-identical to -ctk hex%d -ctv hex%d", bits, bits);
     }
     // off: nothing changes
     hex_params off = preset("tiny");

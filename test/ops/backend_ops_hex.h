@@ -67,6 +67,7 @@ struct test_hex : public test_case {
         p.refine     = c.refine;
         p.n_mean     = 64;
         p.half_life  = 100;
+        p.unbias     = c.kv % 2 ? 0.5f : 1.0f;
         p.n_ctx      = c.kv + 37;
         p.n_ring     = c.refine == HEX_REFINE_NONE ? 0 : std::min(c.n_ring,  p.n_ctx);
         p.n_heavy    = c.refine == HEX_REFINE_NONE ? 0 : std::min(c.n_heavy, p.n_ctx);

@@ -118,6 +118,7 @@ struct shape {
     int32_t n_pairs = 1, degree = 1, pair0 = 0;
     uint32_t seed = 1;
     int32_t n_mean = 0, half_life = 64;
+    float unbias = 1;
     bool padded = false; // rows and streams are further apart than they need to be
 };
 

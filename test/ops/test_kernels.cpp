@@ -63,6 +63,7 @@ static void cover(const attn_case & c) {
     count("hostile", c.hostile);
     count("huge", c.huge);
     count("frozen", c.frozen);
+    count("unbias", c.sh.unbias > 0);
     count("n_kv < n_ctx", c.n_kv < c.sh.n_ctx);
     covered[std::string("mask ") + mask_names[c.mask]]++;
 }
@@ -107,6 +108,7 @@ static attn_case random_case(rng & r, double budget) {
     c.hostile = r.chance(0.5);
     c.huge    = r.chance(0.15);
     c.frozen  = r.chance(0.6);
+    c.sh.unbias = r.chance(0.3) ? 0 : r.chance(0.5) ? 1 : 0.3f;
     return c;
 }
 
@@ -275,6 +277,27 @@ struct attn_data {
         }
     }
 
+    // Half the variance of a cell's logit by coding noise, over the scale; hex_ops.h.
+    double noise(int32_t s, int32_t h, int32_t cell, const float * q) {
+        uint64_t kept = 0;
+        if (c.sh.graph_kind == HEX_BACKBONE_CHANNELS) {
+            struct hex_cache view = d.view(c.n_kv);
+            hex_channel_masks(&view, cell, 1, &kept);
+        }
+        double sum = 0;
+        for (int32_t b = 0; b < c.sh.head_k/HEX_BLOCK; b++) {
+            const char * block = d.base(true, s, h, cell) + hex_block_size(c.sh.bits_k)*(size_t) b;
+            uint16_t word;
+            memcpy(&word, block + 8*c.sh.bits_k, 2);
+            const double size = (double) hex_scale_decode(c.sh.bits_k, word);
+            for (int32_t i = 0; i < HEX_BLOCK; i++) {
+                sum += size*size*(double) q[b*HEX_BLOCK + i]*(double) q[b*HEX_BLOCK + i];
+            }
+        }
+        const double coded = (HEX_BLOCK - __builtin_popcountll(kept))/(double) HEX_BLOCK;
+        return 0.5*(double) c.sh.unbias*(double) scale*(double) hex_code_noise[c.sh.bits_k]*coded*sum;
+    }
+
     struct hex_attn attn() {
         struct hex_attn a = {};
         a.cache    = d.view(c.n_kv);
@@ -282,6 +305,7 @@ struct attn_data {
         a.scale    = scale;
         a.max_bias = c.alibi ? 8.0f : 0.0f;
         a.softcap  = c.softcap ? 5.0f : 0.0f;
+        a.unbias   = c.sh.unbias;
         a.q        = cache_data::tensor(q, 4, q_row, q_head, q_stream);
         a.mask     = cache_data::tensor(mask, 2, mask_row, mask_stream, mask_stream);
         a.mask.data = c.mask == MASK_NONE ? nullptr : a.mask.data;
@@ -360,6 +384,7 @@ static model_result model_attn(attn_data & a) {
                         for (int32_t j = 0; j < sh.head_k; j++) {
                             x += (double) q[j]*(raw ? (double) kr[j] : k[(size_t) cell*sh.head_k + j]);
                         }
+                        x += raw || slot_of[(size_t) cell] >= 0 ? 0 : a.noise(s, h, cell, q);
                         x *= (double) a.scale;
                         x = c.softcap ? 5*tanh(x/5) : x;
                         p[(size_t) i] = x + slope*(double) hex_fp16_to_fp32(bias);

@@ -12,6 +12,7 @@
 #pragma GCC diagnostic pop
 
 #include <climits>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <vector>
@@ -32,6 +33,7 @@ struct ops {
         p.n_heavy    = 7;
         p.n_mean     = 8;
         p.half_life  = 64;
+        p.unbias     = 1;
         p.n_ctx      = N_CTX;
         p.graph_kind = channels ? HEX_BACKBONE_CHANNELS : HEX_BACKBONE_EXPANDER;
         p.n_pairs    = channels ? 64 : 12;
@@ -116,6 +118,9 @@ static const flaw flaws[] = {
     { "static for heavy", [](params & p) { p.n_static -= 1; p.n_heavy += 1; }, -1, {} },
     { "n_mean",     [](params & p) { p.n_mean    = -1; }, -1, {} },
     { "half_life",  [](params & p) { p.half_life = 0; }, -1, {} },
+    { "unbias",     [](params & p) { p.unbias = -0.1f; }, -1, {} },
+    { "unbias",     [](params & p) { p.unbias = 1.1f; }, -1, {} },
+    { "unbias",     [](params & p) { p.unbias = std::nanf(""); }, -1, {} },
     { "n_ctx",      [](params & p) { p.n_ctx = N_KV - 1; }, -1, {} },
     { "n_ctx",      [](params & p) { p.n_ctx = 0; }, -1, {} },
     { "n_ctx",      [](params & p) { p.n_ctx = INT_MAX; }, -1, {} },
