@@ -74,6 +74,10 @@ extern const struct hex_attn_kernels hex_attn_kernels_avx512;
 extern const struct hex_codes_kernels hex_codes_kernels_avx2;
 extern const struct hex_codes_kernels hex_codes_kernels_avx512;
 #endif
+#if defined(__aarch64__)
+extern const struct hex_attn_kernels hex_attn_kernels_neon;
+extern const struct hex_codes_kernels hex_codes_kernels_neon;
+#endif
 
 #ifdef __cplusplus
 }
