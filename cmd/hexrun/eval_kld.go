@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/urfave/cli/v3"
@@ -13,7 +12,6 @@ import (
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/grid"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/journal"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/report"
-	"github.com/hexkv/hexkv/hexkv"
 )
 
 const evalKLDHelp = `A stock f16 cache and several caches beside it read the same windows of text in steps of --step tokens, and every
@@ -114,31 +112,22 @@ func newEvalRun(e *env, cmd *cli.Command) (*evalRun, error) {
 		return nil, usagef("--lockstep %d: use 1 or more caches", r.beside)
 	}
 	var err error
-	if r.settings, err = evalSettings(e, cmd, r.step); err != nil {
+	if r.settings, err = evalSettings(e, cmd, evalKLDCaches, r.step); err != nil {
 		return nil, err
 	}
 	r.settings = append([]setting{floorSetting(r.step)}, r.settings...)
 	if r.texts, err = evalTexts(e, cmd.StringSlice("file")); err != nil {
 		return nil, err
 	}
-	path, err := modelPath(cmd)
-	if err != nil {
-		return nil, err
-	}
-	if file, err := os.Stat(path); err == nil { // openModel says what is wrong otherwise
-		r.modelBytes = file.Size()
-	}
-	r.model = filepath.Base(path)
-	v := hexkv.Version()
-	r.program = v.Version + " " + v.ISA
-	return r, nil
+	r.program, r.model, r.modelBytes, err = measuredWith(cmd)
+	return r, err
 }
 
-// evalSettings reads --caches and --grid.
-func evalSettings(e *env, cmd *cli.Command, step int) ([]setting, error) {
+// evalSettings reads --caches and --grid; without both it takes byDefault.
+func evalSettings(e *env, cmd *cli.Command, byDefault string, step int) ([]setting, error) {
 	lists, path := cmd.StringSlice("caches"), cmd.String("grid")
 	if len(lists) == 0 && path == "" {
-		lists = []string{evalKLDCaches}
+		lists = []string{byDefault}
 	}
 	var g grid.Grid
 	for _, list := range lists {

@@ -156,3 +156,30 @@ void hex_quantize_ref(int k, const float * x, void * blocks, int64_t n) {
         }
     }
 }
+
+void hex_unbias(int k, const float * x, void * blocks, int64_t n, float share) {
+    char * block = (char *) blocks;
+    for (; n > 0; n -= HEX_BLOCK, x += HEX_BLOCK, block += hex_block_size(k)) {
+        const float scale = hex_block_scale(k, block);
+        int8_t v[HEX_BLOCK];
+        float  xx[16] = { 0 }, xv[16] = { 0 }; // in units of the scale; a fixed order, whatever the vectors of the machine
+        if (scale == 0.0f) {
+            continue;
+        }
+        hex_block_unpack(k, block, v);
+        const float unit = 1.0f / scale;
+        for (int i = 0; i < HEX_BLOCK; i++) {
+            const float u = isfinite(x[i]) ? x[i] * unit : 0.0f;
+            xx[i % 16] += u * u;
+            xv[i % 16] += u * (float) v[i];
+        }
+        for (int i = 1; i < 16; i++) {
+            xx[0] += xx[i];
+            xv[0] += xv[i];
+        }
+        const float gain = xx[0] / xv[0], limit = 2.0f; // outliers that the code cannot follow do not lift the others
+        const float grow = 1.0f + share * ((gain <= limit ? fmaxf(gain, 1.0f) : gain > limit ? limit : 1.0f) - 1.0f);
+        const uint32_t low = hex_get_scale_word(block, k) & ((1u << (8 - k)) - 1);
+        hex_put_scale_word(block, k, hex_scale_encode(k, scale * grow) << (8 - k) | low);
+    }
+}

@@ -42,6 +42,11 @@ void hex_dequantize_ref(int k, const void * blocks, float * y, int64_t n);
 // non-finite samples are treated as zero. SIMD encoders give the same bits.
 void hex_quantize_ref(int k, const float * x, void * blocks, int64_t n);
 
+// Raises the scale of coded blocks so that x . y = x . x for the y that they decode to, or by `share` of that. Least squares
+// makes y the best guess of x, which is too short by the share of energy that coding loses; in a sum over many rows, as
+// of V, the rest of the errors cancels and the shortness does not.
+void hex_unbias(int k, const float * x, void * blocks, int64_t n, float share);
+
 // The fastest path of this machine (see cpu/hex_isa.h); same results as the references, bit for bit.
 void hex_block_unpack(int k, const void * block, int8_t out[HEX_BLOCK]);
 void hex_dequantize  (int k, const void * blocks, float * y, int64_t n);

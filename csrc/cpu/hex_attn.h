@@ -11,7 +11,7 @@ extern "C" {
 struct hex_attn {
     struct hex_cache  cache;
     int32_t           n_head;
-    float             scale, max_bias, softcap, unbias;
+    float             scale, max_bias, softcap;
     struct hex_tensor q;    // F32 [head_k, n_tps, n_head, n_stream]
     struct hex_tensor mask; // F16 [n_kv, n_tps, 1, n_stream]; data NULL: everything is visible
     const float *     sinks;// [n_head] or NULL

@@ -70,7 +70,7 @@ static float noise_bias(const struct hex_attn * a, int32_t s, int32_t h, int32_t
         sum += d*d*(double) dot(q + b*HEX_BLOCK, q + b*HEX_BLOCK, HEX_BLOCK); // finite for |q| to 1e18
     }
     const double left = 1 - (double) __builtin_popcountll(kept)/HEX_BLOCK; // channels that are coded
-    return (float) (0.5*(double) (a->unbias*a->scale*hex_code_noise[c->bits_k])*left*sum);
+    return (float) (0.5*(double) (a->cache.unbias*a->scale*hex_code_noise[c->bits_k])*left*sum);
 }
 
 // K or V of a cell in the best precision that the cache holds.

@@ -131,7 +131,7 @@ void hex_noise_weights(const struct hex_attn * a, const float * q, float * weigh
         for (int32_t i = 0; q && i < HEX_BLOCK; i++) {
             sum += q[b*HEX_BLOCK + i]*q[b*HEX_BLOCK + i];
         }
-        const float w = 0.5f*a->unbias*a->scale*hex_code_noise[c->bits_k]*left*sum;
+        const float w = 0.5f*c->unbias*a->scale*hex_code_noise[c->bits_k]*left*sum;
         weights[b*step] = w < 1e30f ? w : 1e30f; // infinity times the noise of a refined cell, 0, is not 0
     }
 }

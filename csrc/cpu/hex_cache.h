@@ -25,6 +25,7 @@ struct hex_cache {
     int32_t bits_k, bits_v;
     int32_t n_ring, n_heavy, n_static;
     int32_t n_mean, half_life;
+    float   unbias;
     int32_t pair0;
     enum hex_refine  refine;
     size_t           slot_size;

@@ -129,8 +129,8 @@ struct target {
     uint64_t   mask;     // of channels
 };
 
-// Codes n samples of x, less `mean` (may be NULL).
-static void encode(const struct hex_cache * c, int bits, const float * x, const float * mean, int32_t n, const struct target * to) {
+// Codes n samples of x, less `mean` (may be NULL). unbias: as hex_unbias, 0 for K, whose logits HEX_ATTN corrects.
+static void encode(const struct hex_cache * c, int bits, const float * x, const float * mean, float unbias, int32_t n, const struct target * to) {
     float y[HEX_BLOCK], z[HEX_BLOCK];
     const size_t base_size     = hex_block_size(bits);
     const size_t residual_size = hex_residual_size(c->refine, HEX_BLOCK);
@@ -141,6 +141,9 @@ static void encode(const struct hex_cache * c, int bits, const float * x, const 
         }
         char * block = to->base + b*base_size;
         hex_quantize(bits, y, block, HEX_BLOCK);
+        if (unbias > 0) {
+            hex_unbias(bits, y, block, HEX_BLOCK, unbias);
+        }
         if (!to->residual && !to->channels) {
             continue;
         }
@@ -196,7 +199,7 @@ static void recode(const struct hex_cache * c, int32_t s, int32_t h, const float
             } else if (to.channels) {
                 hex_channels_add(to.channels, to.mask, row, HEX_BLOCK);
             }
-            encode(c, c->bits_k, row, mean + b*HEX_BLOCK, HEX_BLOCK, &to);
+            encode(c, c->bits_k, row, mean + b*HEX_BLOCK, 0, HEX_BLOCK, &to);
             to.base     += hex_block_size(c->bits_k);
             to.residual += to.residual ? hex_residual_size(c->refine, HEX_BLOCK) : 0;
             to.channels += to.channels ? HEX_BLOCK : 0;
@@ -419,8 +422,8 @@ static void store_row(const struct hex_cache * c, void * work, int32_t s, int32_
     }
     const struct target k = target_of(c, s, h, r->cell, slot, false);
     const struct target v = target_of(c, s, h, r->cell, slot, true);
-    encode(c, c->bits_k, hex_row_cur(&c->k_cur, h, token), mean, c->head_k, &k);
-    encode(c, c->bits_v, hex_row_cur(&c->v_cur, h, token), NULL, c->head_v, &v);
+    encode(c, c->bits_k, hex_row_cur(&c->k_cur, h, token), mean, 0, c->head_k, &k);
+    encode(c, c->bits_v, hex_row_cur(&c->v_cur, h, token), NULL, c->unbias, c->head_v, &v);
     for (int i_slot = 0; i_slot < 3; i_slot++) {
         if (slots[i_slot] >= 0 && hex_slot(c, s, h, slots[i_slot]) != slot) {
             memcpy(hex_slot(c, s, h, slots[i_slot]), slot, c->slot_size);

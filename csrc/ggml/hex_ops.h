@@ -31,7 +31,7 @@ struct ggml_hex_op_params {
     int32_t  n_pairs;  // of the backbone graph
     int32_t  degree;
     int32_t  pair0;    // pair of KV head 0 of this layer
-    float    unbias;   // HEX_ATTN: share of the expected effect of K's coding noise that is put back, 0..1
+    float    unbias;   // share of the biases that coding noise causes which is taken off, 0..1
 };
 
 // Attention over the cache as it was, plus the ubatch's own rows in full precision. Writes no source.
@@ -74,7 +74,7 @@ GGML_API struct ggml_tensor * ggml_hex_attn_out(struct ggml_context * ctx, struc
 // of queries that could see it. Only with n_heavy > 0; one unused element otherwise.
 GGML_API struct ggml_tensor * ggml_hex_attn_mass(struct ggml_context * ctx, struct ggml_tensor * attn);
 
-// Stores the ubatch: base codes, residuals, scores, map, means. Sources as above, with mass from ggml_hex_attn_mass
+// Stores the ubatch: base codes (of V with hex_unbias), residuals, scores, map, means. Sources as above, with mass from ggml_hex_attn_mass
 // (it makes commit run after attention). Returns a view of k_base, as ggml_set_rows.
 GGML_API struct ggml_tensor * ggml_hex_commit(
         struct ggml_context * ctx,

@@ -57,8 +57,8 @@ static struct hex_attn bench_attn(const struct bench_shape * b) {
     struct hex_attn a = {
         .cache = { .head_k = head, .head_v = head, .n_head_kv = n_head_kv, .n_tps = n_tps, .n_stream = 1, .n_kv = n_kv,
                    .n_ctx = n_kv, .bits_k = b->bits_k, .bits_v = b->bits_v, .n_ring = n_ring, .n_heavy = n_heavy, .n_mean = 256,
-                   .half_life = 256, .refine = (enum hex_refine) b->refine },
-        .n_head = n_head, .scale = 1/sqrtf((float) head), .unbias = 1,
+                   .half_life = 256, .unbias = 1, .refine = (enum hex_refine) b->refine },
+        .n_head = n_head, .scale = 1/sqrtf((float) head),
     };
     struct hex_cache * c = &a.cache;
     c->slot_size = hex_slot_size(c->refine, head, head);

@@ -250,6 +250,47 @@ static void test_gaussian(void) {
     free(blocks);
 }
 
+// x . y = x . x to half a step of the scale, or half way there; samples and hostile rows keep their codes.
+static void test_unbias(void) {
+    for (int k = 1; k <= 4; k++) {
+        const double step = exp2(1.0 / (1 << (3 + k)));
+        double worst = 1.0, before = 0.0, half = 0.0;
+        bool   same = true, sound = true;
+        for (int n = 0; n < 2000; n++) {
+            float x[HEX_BLOCK], y[4][HEX_BLOCK];
+            uint8_t block[4][34] = { { 0 } };
+            const float share[4] = { 0.0f, 0.5f, 1.0f, 1.0f };
+            double xx = 0.0, xy[4] = { 0.0 };
+            for (int i = 0; i < HEX_BLOCK; i++) {
+                x[i] = gauss();
+                xx += (double) x[i]*(double) x[i];
+            }
+            if (n % 4 == 3) {
+                hostile_row(n / 4 % MODES, x, HEX_BLOCK);
+            }
+            for (int s = 0; s < 4; s++) {
+                hex_quantize_ref(k, x, block[s], HEX_BLOCK);
+                hex_unbias(k, x, block[s], HEX_BLOCK, share[s]);
+                hex_dequantize_ref(k, block[s], y[s], HEX_BLOCK);
+                same = same && memcmp(block[s], block[0], 8*(size_t) k) == 0 && ((block[s][8*k] ^ block[0][8*k]) & ((1 << (8 - k)) - 1)) == 0;
+                for (int i = 0; i < HEX_BLOCK; i++) {
+                    sound = sound && isfinite(y[s][i]) && fabsf(y[s][i]) <= 2.1f*fabsf(y[0][i]);
+                    xy[s] += (double) x[i]*(double) y[s][i];
+                }
+            }
+            same = same && memcmp(block[2], block[3], 34) == 0;
+            if (n % 4 != 3) {
+                before += xy[0]/xx/1500;
+                half   += xy[1]/xx/1500;
+                worst   = fmax(worst, fmax(xy[2]/xx, xx/xy[2]));
+            }
+        }
+        check(worst < sqrt(step)*1.001, "hex%d: unbiased to a factor of %.4f, half a step of the scale is %.4f", k, worst, sqrt(step));
+        check(before < 1.0 && fabs(half - (1.0 + before)/2) < 0.01, "hex%d: least squares is short by %.4f, half the share by %.4f", k, 1 - before, 1 - half);
+        check(same && sound, "hex%d: only scales change, by at most 2, on hostile rows as well", k);
+    }
+}
+
 // A power of two moves the scale and nothing else.
 static void test_scaling(void) {
     for (int k = 1; k <= 4; k++) {
@@ -414,6 +455,7 @@ int main(void) {
     test_scale();
     test_layout();
     test_known_answers();
+    test_unbias();
     test_scaling();
     test_hostile();
     for (enum hex_isa isa = HEX_ISA_REF; isa <= hex_isa_best(); isa++) {

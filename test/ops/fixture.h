@@ -218,7 +218,7 @@ struct cache_data {
         c.n_tps = n_tps; c.n_stream = sh.n_stream; c.n_kv = n_kv; c.n_ctx = sh.n_ctx;
         c.bits_k = sh.bits_k; c.bits_v = sh.bits_v;
         c.n_ring = sh.n_ring; c.n_heavy = sh.n_heavy; c.n_static = n_static;
-        c.n_mean = sh.n_mean; c.half_life = sh.half_life; c.pair0 = sh.pair0;
+        c.n_mean = sh.n_mean; c.half_life = sh.half_life; c.unbias = sh.unbias; c.pair0 = sh.pair0;
         c.refine = sh.refine; c.slot_size = slot_size; c.graph = graph();
         const size_t ns = (size_t) sh.n_stream;
         c.k_cur  = tensor(k_cur,  4, cur_head(true),  cur_token(true),  cur_token(true)*(size_t) n_tps*ns);

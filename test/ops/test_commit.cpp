@@ -42,7 +42,7 @@ struct stored {
     std::vector<float> x, base, refined; // decoded without and with the residual, mean included
     bool recoded = false;
 
-    void code(const std::vector<float> & row, const float * mean, int bits, enum hex_refine refine) {
+    void code(const std::vector<float> & row, const float * mean, float unbias, int bits, enum hex_refine refine) {
         const size_t n = row.size();
         std::vector<float> y = row;
         for (size_t i = 0; mean && i < n; i++) {
@@ -51,6 +51,9 @@ struct stored {
         std::vector<char> block(base_size(bits, (int32_t) n));
         base.resize(n);
         hex_quantize(bits, y.data(), block.data(), (int64_t) n);
+        if (unbias > 0) {
+            hex_unbias(bits, y.data(), block.data(), (int64_t) n, unbias);
+        }
         hex_dequantize_ref(bits, block.data(), base.data(), (int64_t) n);
 
         std::vector<float> z(n), dec(n);
@@ -231,7 +234,7 @@ struct world {
             }
             stored & k = row_of(s, h, cell).k;
             const std::vector<float> was = refined ? k.refined : with_channels(k, cell);
-            k.code(was, d.mean(s, h), sh.bits_k, sh.refine); // the mean itself is checked elsewhere
+            k.code(was, d.mean(s, h), 0, sh.bits_k, sh.refine); // the mean itself is checked elsewhere
             k.recoded = true;
             n_recoded++;
         }
@@ -304,8 +307,8 @@ struct world {
             stored_row & row = row_of(s, h, d.rows(s)[i].cell);
             row.k.x.assign(d.cur(true,  s, h, i), d.cur(true,  s, h, i) + sh.head_k);
             row.v.x.assign(d.cur(false, s, h, i), d.cur(false, s, h, i) + sh.head_v);
-            row.k.code(row.k.x, m.frozen ? d.mean(s, h) : nullptr, sh.bits_k, sh.refine);
-            row.v.code(row.v.x, nullptr, sh.bits_v, sh.refine);
+            row.k.code(row.k.x, m.frozen ? d.mean(s, h) : nullptr, 0, sh.bits_k, sh.refine);
+            row.v.code(row.v.x, nullptr, sh.unbias, sh.bits_v, sh.refine);
             row.k.recoded = false;
         }
     }
@@ -541,6 +544,7 @@ static shape random_shape(rng & r) {
     s.padded    = r.chance(0.5);
     s.n_mean    = r.chance(0.3) ? 0 : r.range(1, 100);
     s.half_life = r.range(1, 100);
+    s.unbias    = r.chance(0.3) ? 0 : r.chance(0.5) ? 1 : 0.3f;
     set_graph(s, r);
     return s;
 }

@@ -305,7 +305,6 @@ struct attn_data {
         a.scale    = scale;
         a.max_bias = c.alibi ? 8.0f : 0.0f;
         a.softcap  = c.softcap ? 5.0f : 0.0f;
-        a.unbias   = c.sh.unbias;
         a.q        = cache_data::tensor(q, 4, q_row, q_head, q_stream);
         a.mask     = cache_data::tensor(mask, 2, mask_row, mask_stream, mask_stream);
         a.mask.data = c.mask == MASK_NONE ? nullptr : a.mask.data;

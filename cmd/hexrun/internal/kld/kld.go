@@ -141,3 +141,13 @@ func (s Summary) Finite() bool {
 	}
 	return true
 }
+
+// NLL returns the negative logarithm of the probability that logits give to a token, in nats.
+func NLL(logits []float32, token int) float64 {
+	max := float64(logits[argmax(logits)])
+	sum := 0.0
+	for _, x := range logits {
+		sum += math.Exp(float64(x) - max)
+	}
+	return math.Log(sum) + max - float64(logits[token])
+}

@@ -49,12 +49,6 @@ func writeEvalCSV(w io.Writer, rows []EvalRow) error {
 	c.Write([]string{"cache", "label", "windows", "n_ctx", "n_tokens", "kv_bytes", "bits_per_element", "refined_cells",
 		"kld_mean", "kld_mean_lo", "kld_mean_hi", "kld_median", "kld_p999", "kld_last64", "kld_last64_lo", "kld_last64_hi",
 		"kld_second_half", "kld_second_half_lo", "kld_second_half_hi", "same_top1", "same_top1_lo", "same_top1_hi", "ppl", "ppl_lo", "ppl_hi"})
-	end := func(x *float64) string {
-		if x == nil {
-			return ""
-		}
-		return real(*x)
-	}
 	for _, r := range rows {
 		c.Write([]string{r.Cache, r.Label, strconv.Itoa(r.Windows), strconv.Itoa(r.NCtx), strconv.Itoa(r.NTokens),
 			strconv.FormatUint(r.KVBytes, 10), real(r.BitsPerElement), strconv.Itoa(r.RefinedCells),
@@ -81,6 +75,14 @@ func writeEvalMarkdown(w io.Writer, rows []EvalRow) error {
 			between(perplexity, r.PPL, r.PPLLo, r.PPLHi)})
 	}
 	return t.Write(w)
+}
+
+// end is an end of an interval in CSV.
+func end(x *float64) string {
+	if x == nil {
+		return ""
+	}
+	return real(*x)
 }
 
 // between writes a number with its interval, if there is one.

@@ -1,0 +1,350 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/corpus"
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/human"
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/kld"
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/needle"
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/progress"
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/records"
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/report"
+	"github.com/hexkv/hexkv/hexkv"
+)
+
+const evalRecallHelp = `Facts (numbers that belong to names) are hidden in a long text, and the model is asked for one of them at the end. The
+margin is the log-likelihood of the right answer less that of a wrong one, in nats: it says what a model has kept also where it
+is too small to answer. While the text is read nothing tells which tokens will matter.
+
+--kind needle hides one fact, and the wrong answer is a number that is not in the text; multikey hides eight, and the wrong answer
+belongs to another name. Depths are spread evenly. With -f questions come from a file of RULER instead.
+
+The text is read in steps of --step tokens, so that compression acts within it. Intervals hold the true value with 95 %;
+the difference is taken question by question, and is 0 within the interval where a cache recalls as f16 does.`
+
+const evalRecallCaches = "q8_0,q4_0,hex:balanced,hex:tiny"
+
+func evalRecallCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:                      "recall",
+		Usage:                     "margins of facts that are asked for at the end of a long text",
+		Description:               evalRecallHelp,
+		DisableSliceFlagSeparator: true,
+		Flags: append(append(modelFlags(), threadsFlag()),
+			text(aboutPrompt, "kind", "", "KIND|needle or multikey"),
+			whole(aboutPrompt, "items", "", "N|questions", 24, ""),
+			whole(aboutPrompt, "length", "", "N|tokens of each text", 2048, ""),
+			text(aboutPrompt, "file f", "", "FILE|questions of RULER, JSON lines, instead of generated ones"),
+			texts(aboutCache, "caches", "LIST|what to measure, separated by commas, may be repeated", evalRecallCaches),
+			text(aboutCache, "grid", "", "FILE|more of them, one on each line, or label = cache; # begins a comment"),
+			whole(aboutCache, "step", "", "N|tokens computed at once, so that compression acts within the text", 64, ""),
+			text(aboutOutput, "resume", "", "FILE|what is finished: kept there, and not computed again"),
+			formatFlag(report.Formats...)),
+		Action: action(e, func(ctx context.Context, cmd *cli.Command) error { return evalRecall(ctx, e, cmd) }),
+	}
+}
+
+// recallKey is a question to a cache: all that its margin depends on.
+type recallKey struct {
+	Program    string `json:"program"`
+	Model      string `json:"model"`
+	ModelBytes int64  `json:"model_bytes"`
+	Questions  string `json:"questions"` // kind, or SHA-256 of the file
+	Length     int    `json:"length"`    // of generated texts
+	Item       int    `json:"item"`
+	Step       int    `json:"step"`
+	Cache      string `json:"cache"`
+}
+
+type recallAnswer struct {
+	Margin float64 `json:"margin"` // nats
+	Bits   float64 `json:"bits_per_element"`
+}
+
+type recallRun struct {
+	key      recallKey // without Item and Cache
+	threads  int
+	settings []setting // the first is f16
+	items    []recallItem
+	kept     *records.File[recallKey, recallAnswer]
+}
+
+// recallItem is a question in tokens.
+type recallItem struct{ prompt, right, wrong []hexkv.TokenID }
+
+func evalRecall(ctx context.Context, e *env, cmd *cli.Command) error {
+	r := &recallRun{threads: max(0, cmd.Int("threads"))}
+	r.key.Step, r.key.Length = cmd.Int("step"), cmd.Int("length")
+	kind, path, count := cmd.String("kind"), cmd.String("file"), cmd.Int("items")
+	switch {
+	case count < 1:
+		return usagef("--items %d: use 1 or more", count)
+	case r.key.Step < 1 || r.key.Step > 4096:
+		return usagef("--step %d: use 1 to 4096 tokens", r.key.Step)
+	case path != "" && kind != "":
+		return usagef("--kind %s is for generated questions; leave it or -f out", kind)
+	}
+	if kind == "" {
+		kind = "multikey"
+	}
+	settings, err := evalSettings(e, cmd, evalRecallCaches, r.key.Step)
+	if err != nil {
+		return err
+	}
+	r.settings = append([]setting{
+		{cache: "f16", label: "f16", config: hexkv.CacheF16, step: r.key.Step},
+		floorSetting(r.key.Step),
+	}, settings...)
+	questions, name, err := r.questions(e, kind, path, count)
+	if err != nil {
+		return err
+	}
+	if r.key.Program, r.key.Model, r.key.ModelBytes, err = measuredWith(cmd); err != nil {
+		return err
+	}
+	m, err := openModel(ctx, e, cmd)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if err := r.prepare(m, questions); err != nil {
+		return err
+	}
+	const what = "hexrun eval recall"
+	r.kept = records.New[recallKey, recallAnswer](what)
+	if path := cmd.String("resume"); path != "" {
+		if r.kept, err = records.Open[recallKey, recallAnswer](what, path); err != nil {
+			return err
+		}
+		defer r.kept.Close()
+	}
+	if err := r.measure(ctx, e, m); err != nil {
+		return err
+	}
+	if cmd.String("output") == "md" {
+		fmt.Fprintf(e.stdout, "%s, %s (%s) of about %s tokens, margin of the right answer in nats (steps of %d tokens), 95 %% intervals\n\n",
+			r.key.Model, plural(len(r.items), "question"), name, human.Count(len(r.items[0].prompt)), r.key.Step)
+	}
+	return report.WriteRecall(e.stdout, cmd.String("output"), r.rows())
+}
+
+// questions reads or makes them, and says what they are.
+func (r *recallRun) questions(e *env, kind, path string, count int) ([]needle.Question, string, error) {
+	if path != "" {
+		text, err := readText(e, path)
+		if err != nil {
+			return nil, "", err
+		}
+		name := filepath.Base(path)
+		all, err := needle.Read(name, strings.NewReader(text), count)
+		r.key.Questions, r.key.Length = newEvalText(name, text).hash, 0
+		return all, name, err
+	}
+	r.key.Questions = kind
+	var all []needle.Question
+	for n := range count {
+		q, err := needle.New(kind, n)
+		if err != nil {
+			return nil, "", usagef("--kind %s: use %s", kind, strings.Join(needle.Kinds, " or "))
+		}
+		all = append(all, q)
+	}
+	return all, kind, nil
+}
+
+// prepare makes tokens of the questions, and hides generated facts in the bundled text.
+func (r *recallRun) prepare(m *hexkv.Model, questions []needle.Question) error {
+	filler, err := m.Tokenize(corpus.Text, hexkv.TokenizeOptions{})
+	if err != nil {
+		return err
+	}
+	for n, q := range questions {
+		var parts [4][]hexkv.TokenID // text, question, candidates
+		for i, text := range []string{q.Text, q.Ask, q.Right, q.Wrong} {
+			if parts[i], err = m.Tokenize(text, hexkv.TokenizeOptions{AddSpecial: i == 0}); err != nil {
+				return err
+			}
+		}
+		item := recallItem{prompt: parts[0], right: parts[2], wrong: parts[3]}
+		if len(q.Facts) > 0 {
+			var facts [][]hexkv.TokenID
+			for _, f := range q.Facts {
+				t, err := m.Tokenize(f, hexkv.TokenizeOptions{})
+				if err != nil {
+					return err
+				}
+				facts = append(facts, t)
+			}
+			if item.prompt = hide(parts[0], facts, filler, r.key.Length-len(parts[1]), n, len(questions)); item.prompt == nil {
+				return usagef("--length %d: too short for the facts and the question; use more tokens", r.key.Length)
+			}
+		}
+		item.prompt = append(item.prompt, parts[1]...)
+		r.items = append(r.items, item)
+	}
+	for _, s := range r.settings {
+		if info := m.Info(); s.config.IsHEX() && !info.HEX {
+			return fmt.Errorf("no HEX cache for this model: %s; leave %s out", info.HEXReason, s.label)
+		}
+	}
+	if trained := m.Info().TrainedContext; r.longest() > trained {
+		return usagef("a question has %s tokens and the model was trained with %s; use a shorter --length or another file",
+			human.Count(r.longest()), human.Count(trained))
+	}
+	return nil
+}
+
+// hide spreads facts over length tokens of filler, which begins at another place in each question. A single fact is at the depth
+// n/count; several are evenly apart. It returns nil if length is too short.
+func hide(begin []hexkv.TokenID, facts [][]hexkv.TokenID, filler []hexkv.TokenID, length, n, count int) []hexkv.TokenID {
+	room := length - len(begin)
+	for _, f := range facts {
+		room -= len(f)
+	}
+	if room < len(facts) {
+		return nil
+	}
+	at := n * len(filler) / count
+	all := slices.Clone(begin)
+	fill := func(tokens int) {
+		for range tokens {
+			all = append(all, filler[at%len(filler)])
+			at++
+		}
+	}
+	if len(facts) == 1 {
+		before := room * (2*n + 1) / (2 * count)
+		fill(before)
+		all = append(all, facts[0]...)
+		fill(room - before)
+		return all
+	}
+	for i, f := range facts {
+		fill(room*(i+1)/(len(facts)+1) - room*i/(len(facts)+1))
+		all = append(all, f...)
+	}
+	fill(room - room*len(facts)/(len(facts)+1))
+	return all
+}
+
+func (r *recallRun) longest() int {
+	n := 0
+	for _, it := range r.items {
+		n = max(n, len(it.prompt)+max(len(it.right), len(it.wrong)))
+	}
+	return n
+}
+
+func (r *recallRun) keyOf(s setting, item int) recallKey {
+	k := r.key
+	k.Item, k.Cache = item, s.cache
+	return k
+}
+
+func (r *recallRun) measure(ctx context.Context, e *env, m *hexkv.Model) error {
+	bar := progress.New(e.stderr, isTerminal(e.stderr))
+	defer bar.Clear()
+	for n, s := range r.settings {
+		session, err := m.NewSession(ctx, &hexkv.SessionOptions{ContextSize: r.longest(), BatchSize: max(s.step, 512), UBatchSize: s.step,
+			Threads: r.threads, AllLogits: true, Cache: s.config})
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.label, err)
+		}
+		for i, it := range r.items {
+			bar.Set((float64(n)+float64(i)/float64(len(r.items)))/float64(len(r.settings)), fmt.Sprintf("%s, question %d of %d", s.label, i+1, len(r.items)))
+			if _, ok := r.kept.Find(r.keyOf(s, i)); ok {
+				continue
+			}
+			answer, err := margin(ctx, session, it, i%2 == 1)
+			if err == nil {
+				err = r.kept.Add(r.keyOf(s, i), answer)
+			}
+			if err != nil {
+				session.Close()
+				return fmt.Errorf("%s: %w", s.label, err)
+			}
+		}
+		session.Close()
+	}
+	return nil
+}
+
+// margin reads the question and compares the candidates. Every other time the wrong one comes first: what the first one pushes
+// out of the recent tokens is missing for the second.
+func margin(ctx context.Context, s *hexkv.Session, it recallItem, wrongFirst bool) (recallAnswer, error) {
+	if err := s.Clear(); err != nil {
+		return recallAnswer{}, err
+	}
+	if err := s.Decode(ctx, it.prompt); err != nil {
+		return recallAnswer{}, err
+	}
+	first, err := s.Logits(nil, -1)
+	if err != nil {
+		return recallAnswer{}, err
+	}
+	st, err := s.Stats()
+	if err != nil {
+		return recallAnswer{}, err
+	}
+	candidates := [2][]hexkv.TokenID{it.right, it.wrong}
+	var sums [2]float64
+	for n := range candidates {
+		c := n
+		if wrongFirst {
+			c = 1 - n
+		}
+		if sums[c], err = likelihood(ctx, s, first, candidates[c]); err != nil {
+			return recallAnswer{}, err
+		}
+		if _, err := s.Truncate(len(it.prompt)); err != nil {
+			return recallAnswer{}, err
+		}
+	}
+	return recallAnswer{Margin: sums[0] - sums[1], Bits: st.BitsPerElement}, nil
+}
+
+// likelihood returns the logarithm of the probability of tokens, in nats; first predicts the first of them.
+func likelihood(ctx context.Context, s *hexkv.Session, first []float32, tokens []hexkv.TokenID) (float64, error) {
+	if err := s.DecodeAll(ctx, tokens); err != nil {
+		return 0, err
+	}
+	sum := -kld.NLL(first, int(tokens[0]))
+	var logits []float32
+	for i, t := range tokens[1:] {
+		var err error
+		if logits, err = s.Logits(logits[:0], i); err != nil {
+			return 0, err
+		}
+		sum -= kld.NLL(logits, int(t))
+	}
+	return sum, nil
+}
+
+func (r *recallRun) rows() []report.RecallRow {
+	var rows []report.RecallRow
+	for _, s := range r.settings {
+		var margins, differences []float64
+		row := report.RecallRow{Cache: s.cache, Label: s.label, Items: len(r.items), Length: len(r.items[0].prompt)}
+		for i := range r.items {
+			ref, _ := r.kept.Find(r.keyOf(r.settings[0], i))
+			got, _ := r.kept.Find(r.keyOf(s, i))
+			margins = append(margins, got.Margin)
+			differences = append(differences, got.Margin-ref.Margin)
+			if got.Margin > 0 {
+				row.Right++
+			}
+			row.BitsPerElement = got.Bits
+		}
+		row.Margin, row.MarginLo, row.MarginHi = report.MeanOfItems(margins)
+		row.Difference, row.DifferenceLo, row.DifferenceHi = report.MeanOfItems(differences)
+		rows = append(rows, row)
+	}
+	return rows
+}
