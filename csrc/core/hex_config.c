@@ -72,7 +72,7 @@ static const struct {
     float           heavy, backbone;
 } presets[] = {
     { "off",      false, 0, 0, HEX_REFINE_NONE, 0.000f, 0.0f         },
-    { "tiny",     true,  2, 2, HEX_REFINE_HEX3, 0.086f, 0.0f         },
+    { "tiny",     true,  3, 1, HEX_REFINE_HEX3, 0.086f, 0.0f         },
     { "compact",  true,  3, 2, HEX_REFINE_HEX3, 0.086f, 0.0f         },
     { "balanced", true,  4, 2, HEX_REFINE_HEX3, 0.086f, 0.0f         },
     { "quality",  true,  4, 3, HEX_REFINE_HEX4, 0.055f, 0.0f         },

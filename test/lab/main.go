@@ -1,0 +1,85 @@
+// The laboratory: measures every table and plot of docs/quality.md. See test/lab/run.sh.
+//
+// What is measured is kept in the work folder, so a run that was interrupted goes on, and -report writes the document again from
+// what there is.
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+func main() {
+	var lab laboratory
+	models := map[string]*string{}
+	flag.StringVar(&lab.hexrun, "hexrun", "", "the hexrun binary")
+	flag.StringVar(&lab.text, "text", "", "WikiText-2, wiki.test.raw")
+	flag.StringVar(&lab.work, "work", "", "folder of results")
+	flag.StringVar(&lab.docs, "docs", "", "folder that quality.md and its plots are written to")
+	flag.StringVar(&lab.threads, "threads", "0", "threads of hexrun, 0: as many as it takes by itself")
+	only := flag.String("only", "", "names of experiments, separated by commas; empty: all")
+	report := flag.Bool("report", false, "measure nothing, write the document from what there is")
+	for _, m := range []string{"f32", "q4_1", "gemma"} {
+		models[m] = flag.String(m, "", "the model file "+m)
+	}
+	flag.Parse()
+	lab.models = map[string]string{}
+	for name, path := range models {
+		lab.models[name] = *path
+	}
+	if err := lab.run(*only, *report); err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		os.Exit(1)
+	}
+}
+
+type laboratory struct {
+	hexrun, text, work, docs, threads string
+	models                            map[string]string
+}
+
+func (l *laboratory) run(only string, report bool) error {
+	for _, name := range strings.FieldsFunc(only, func(r rune) bool { return r == ',' }) {
+		if !slices.ContainsFunc(experiments, func(x experiment) bool { return x.name == name }) {
+			return fmt.Errorf("there is no experiment %q", name)
+		}
+	}
+	if err := os.MkdirAll(l.work, 0o777); err != nil {
+		return err
+	}
+	for _, x := range experiments {
+		if report || only != "" && !slices.Contains(strings.Split(only, ","), x.name) {
+			continue
+		}
+		if err := l.measure(x); err != nil {
+			return fmt.Errorf("%s: %w", x.name, err)
+		}
+	}
+	return l.write()
+}
+
+// measure runs one experiment; its rows are in NAME.json of the work folder.
+func (l *laboratory) measure(x experiment) error {
+	base := filepath.Join(l.work, x.name)
+	if err := os.WriteFile(base+".grid", []byte(strings.Join(x.grid, "\n")+"\n"), 0o666); err != nil {
+		return err
+	}
+	args := slices.Concat([]string{"eval", x.eval, "-m", l.models[x.model], "-t", l.threads, "--grid", base + ".grid", "--resume", base + ".records", "-o", "json"}, x.args)
+	if x.eval != "recall" { // which hides its facts in a text of its own
+		args = append(args, "-f", l.text)
+	}
+	fmt.Fprintln(os.Stderr, "==", x.name, "\n$ hexrun", strings.Join(args, " "))
+	cmd := exec.Command(l.hexrun, args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return err
+	}
+	return os.WriteFile(base+".json", out.Bytes(), 0o666)
+}
