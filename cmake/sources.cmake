@@ -18,6 +18,8 @@ if (CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
     if (HEXKV_SANITIZE AND CMAKE_C_COMPILER_ID STREQUAL "GNU")
         list(APPEND HEXKV_FLAGS_avx512 "--param=asan-use-after-return=0") # its frames are not 64-byte aligned: PR 110027
     endif()
+    # a forced path is the code that a CPU with no more than that runs, also where ggml is compiled for this machine
+    list(APPEND HEXKV_FLAGS_avx2 -mno-avx512f)
     set(HEXKV_OTHER_ISA "_neon\\.")
 else()
     set(HEXKV_OTHER_ISA "_(avx2|avx512)\\.")

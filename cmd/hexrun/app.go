@@ -53,12 +53,12 @@ func newApp(e *env) *cli.Command {
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run does it
 		OnUsageError:   onUsageError,
 		Commands: []*cli.Command{
-			chatCommand(e), runCommand(e), compareCommand(e), evalCommand(e), infoCommand(e), versionCommand(e), measureCommand(e),
+			chatCommand(e), runCommand(e), compareCommand(e), benchCommand(e), evalCommand(e), infoCommand(e), versionCommand(e), measureCommand(e),
 		},
 	}
 	app.Action = func(_ context.Context, cmd *cli.Command) error {
 		if name := cmd.Args().First(); name != "" {
-			return usagef("%q is no command; use chat, run, compare, eval, info or version", name)
+			return usagef("%q is no command; use chat, run, compare, bench, eval, info or version", name)
 		}
 		return cli.ShowAppHelp(cmd)
 	}

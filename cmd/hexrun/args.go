@@ -9,7 +9,7 @@ import (
 // singleDash holds the names that llama.cpp's users type with one dash. Longer ones have two.
 var singleDash = map[string]bool{
 	"m": true, "c": true, "b": true, "ub": true, "t": true, "ngl": true, "n": true, "p": true, "f": true, "s": true,
-	"ctk": true, "ctv": true, "sys": true, "o": true, "v": true, "h": true,
+	"ctk": true, "ctv": true, "sys": true, "d": true, "r": true, "o": true, "v": true, "h": true,
 	"fa": true, "cnv": true, "no-cnv": true, "e": true, "hf": true, "hff": true, "mu": true, "i": true, "co": true,
 }
 

@@ -188,7 +188,7 @@ func TestHelp(t *testing.T) {
 	}
 	out.Reset()
 	assert.Equal(t, exitUsage, run(context.Background(), e, []string{"dance"}))
-	assert.Equal(t, "hexrun: \"dance\" is no command; use chat, run, compare, eval, info or version\n", out.String())
+	assert.Equal(t, "hexrun: \"dance\" is no command; use chat, run, compare, bench, eval, info or version\n", out.String())
 	out.Reset()
 	t.Setenv("LLAMA_ARG_CTX_SIZE", "many")
 	assert.Equal(t, exitUsage, run(context.Background(), e, []string{"run", "-p", "x"}))

@@ -16,6 +16,7 @@ var ranges = map[string]string{
 	"ubatch-size":    "1 to 1048576 tokens",
 	"threads":        "1 to 512, or 0 for the physical cores",
 	"predict":        "1 or more tokens, or -1 for no limit",
+	"repetitions":    "1 to 1000 rounds",
 	"seed":           "0 to 4294967295, or -1 for another seed each time",
 	"temp":           "0 to 100",
 	"top-k":          "0 or more",

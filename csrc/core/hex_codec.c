@@ -119,6 +119,22 @@ static uint32_t search(int k, const int16_t x[HEX_BLOCK], const int8_t value[HEX
     return last;
 }
 
+// Walks back from group `last` of the last step. Returns the sums that the scale is fitted from.
+static void walk_back(int k, const int16_t x[HEX_BLOCK], const int8_t value[HEX_STATES], const uint8_t * from, uint32_t last,
+                      uint8_t w[HEX_BLOCK], int32_t * xc, int32_t * cc) {
+    const uint32_t groups = HEX_STATES >> k;
+    uint32_t g = last;
+    *xc = *cc = 0; // |xc| <= 64 * 2^15 * 2^7
+    for (int i = HEX_BLOCK - 1; i >= 0; i--) {
+        const uint32_t window = g << k | from[(uint32_t) i * groups + g];
+        const int32_t  c = value[window];
+        w[i] = (uint8_t) window;
+        *xc += x[i] * c;
+        *cc += c * c;
+        g    = window & (groups - 1);
+    }
+}
+
 void hex_quantize_ref(int k, const float * x, void * blocks, int64_t n) {
     int8_t value[HEX_STATES];
     value_table(k, value);
@@ -133,7 +149,10 @@ void hex_quantize_ref(int k, const float * x, void * blocks, int64_t n) {
             const float scale = hex_try_scale(k, attempt, sigma);
             scale_samples(x, scale, xi);
             const uint32_t last = search(k, xi, value, from);
-            hex_finish_block(k, xi, scale, from, last, value, &kept, block);
+            uint8_t w[HEX_BLOCK];
+            int32_t xc, cc;
+            walk_back(k, xi, value, from, last, w, &xc, &cc);
+            hex_keep_better(k, w, scale, xc, cc, &kept, block);
         }
     }
 }

@@ -95,37 +95,26 @@ static inline float hex_block_scale(int k, const void * block) {
     return e == 0 ? 0.0f : hex_bits_float((octave + 127 - 24) << 23 | hex_scale_mantissa[step << (4 - k)]);
 }
 
-// Step 4. from[i << (8-k) | g] is the best low part h of window i, given its high part g; last is the best high part
-// of the last window; value[w] is the int8 value of a window. Writes the block if its code holds more of the energy of
-// the samples than *kept, what the block holds so far.
-static inline void hex_finish_block(int k, const int16_t x[HEX_BLOCK], float scale, const uint8_t * from, uint32_t last,
-                                    const int8_t value[HEX_STATES], float * kept, void * block) {
-    const uint32_t groups = HEX_STATES >> k;
-    uint8_t qs[32];
-    uint32_t g = last;
-    int32_t xc = 0, cc = 0; // |xc| <= 64 * 2^15 * 2^7
-    for (int run = 3; run >= 0; run--) { // 16 samples are 2k whole bytes
-        uint64_t bits = 0;
-        for (int i = 16*run + 15; i >= 16*run; i--) {
-            const uint32_t h = from[(uint32_t) i * groups + g];
-            const uint32_t w = g << k | h;
-            const int32_t  c = value[w];
-            xc  += x[i] * c;
-            cc  += c * c;
-            bits = bits << k | h;
-            g    = w & (groups - 1);
-        }
-        for (int b = 0; b < 2*k; b++) {
-            qs[2*k*run + b] = (uint8_t) (bits >> 8*b);
-        }
-    }
+// Step 4. w are the windows of the best path, xc and cc the sums of samples times values and of squared values. Writes the
+// block if this code holds more of the energy of the samples than *kept, what the block holds so far.
+static inline void hex_keep_better(int k, const uint8_t w[HEX_BLOCK], float scale, int32_t xc, int32_t cc, float * kept,
+                                   void * block) {
     const float fit    = cc > 0 ? scale * ((float) xc / (float) (HEX_UNIT * cc)) : 0.0f;
     const float energy = fit * (scale * (float) xc);
-    if (fit >= 0x1p-25f && energy > *kept) { // below half the least scale, zero is nearer
-        *kept = energy;
-        memcpy(block, qs, 8*(size_t) k);
-        hex_put_scale_word(block, k, hex_scale_encode(k, fit) << (8 - k) | last);
+    if (!(fit >= 0x1p-25f && energy > *kept)) { // below half the least scale, zero is nearer
+        return;
     }
+    *kept = energy;
+    for (int run = 0; run < HEX_BLOCK/8; run++) { // 8 samples are k whole bytes: ones, twos and fours of them move together
+        uint64_t x;
+        memcpy(&x, w + 8*run, 8);
+        x &= UINT64_C(0x0101010101010101) * ((1u << k) - 1);
+        x  = (x | x >> (8 - k))    & UINT64_C(0x0001000100010001) * ((1u << 2*k) - 1);
+        x  = (x | x >> (16 - 2*k)) & UINT64_C(0x0000000100000001) * ((1u << 4*k) - 1);
+        x  =  x | x >> (32 - 4*k);
+        memcpy((uint8_t *) block + k*run, &x, (size_t) k);
+    }
+    hex_put_scale_word(block, k, hex_scale_encode(k, fit) << (8 - k) | (uint32_t) w[HEX_BLOCK - 1] >> k);
 }
 
 // Calls f with k as a constant, so that one source gives four specialised copies.

@@ -9,6 +9,10 @@ static const struct hex_attn_kernels * kernels_now(void) {
         case HEX_ISA_AVX2:   return &hex_attn_kernels_avx2;
         case HEX_ISA_REF:    break;
     }
+#elif defined(__aarch64__)
+    if (hex_isa_get() == HEX_ISA_NEON) {
+        return &hex_attn_kernels_neon;
+    }
 #endif
     return &hex_attn_kernels_generic;
 }

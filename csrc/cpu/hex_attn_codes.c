@@ -15,6 +15,14 @@ struct unit_tile {
     int32_t  tile, n, col;
     bool     biased;
     uint64_t seen[ROWS]; // by token of the item
+    uint64_t all;        // seen by every token whose first head is in the item
+};
+
+// Up to a tile of residual rows of a unit's refined cells.
+struct batch {
+    int32_t n, unit;
+    int32_t cols[HEX_TILE], slots[HEX_TILE]; // column in the unit, slot
+    float   n_seen[HEX_TILE];                // tokens that see it, of those whose first head is in the item
 };
 
 struct item {
@@ -39,13 +47,15 @@ struct item {
     float *   scales;  // of the rows of a tile, [blocks][HEX_TILE]
     uint8_t * codes;   // a tile of codes
     float *   x;       // a tile of floats
-    float *   lanes_q; // [head_k][lanes], of FEW query rows or more
+    float *   lanes_q; // [ROWS/lanes][head_k][lanes], of FEW query rows or more
     float *   lanes_s; // [HEX_TILE][lanes]
-    float *   probs;   // not split: [n_slots][n_rows], relative to the unit's maximum, -1: hidden
-    float *   raw;     // not split: the same of the ubatch's rows, [raw tiles][n_rows][HEX_TILE], 0: hidden
+    struct batch * batches; // not split: those of all units
+    float *   probs;   // not split: their probabilities, relative to the unit's maximum, [batches][n_rows][HEX_TILE], 0: hidden
+    float *   raw;     // not split: the same of the ubatch's rows, [raw tiles][n_rows][HEX_TILE]
     float *   unit_max;// [units][n_rows]: the maximum at the unit
     int32_t * unit_of; // [tiles]
 
+    int32_t unit, n_batches;
     int32_t n_tiles, n_cols, n_cached; // of the unit: tiles, columns, columns of the cache
     struct unit_tile tiles[UNIT_TILES];
 };
@@ -61,6 +71,7 @@ void hex_attn_codes_shape(struct hex_attn_layout * l, const struct hex_cache * c
 
 static void lay_out(struct item * it, const struct hex_attn_layout * l, const struct hex_cache * c, char * base, size_t * size) {
     const size_t rows = (size_t) l->n_rows, blocks = (size_t) l->head/64, units = (size_t) (l->n_tiles + l->n_raw)/UNIT_TILES + 1;
+    const size_t batches = (size_t) l->n_slots/HEX_TILE + units + 1; // the last of a unit need not be full; one is empty
     size_t at = 0;
 #define PLACE(p, bytes) *(void **) &it->p = base + work_reserve(&at, bytes)
     PLACE(limbs,  rows*2*(size_t) c->head_k);
@@ -75,11 +86,12 @@ static void lay_out(struct item * it, const struct hex_attn_layout * l, const st
     PLACE(logits, rows*4*STRIDE);
     PLACE(some,   rows*4*HEX_TILE);
     PLACE(scales, blocks*4*HEX_TILE);
-    PLACE(codes,  l->tile);
+    PLACE(codes,  l->tile*2);
     PLACE(x,      l->tile*4);
     PLACE(lanes_q, rows < FEW ? 0 : (size_t) c->head_k*HEX_MAX_LANES*4);
     PLACE(lanes_s, rows < FEW ? 0 : (size_t) HEX_TILE*HEX_MAX_LANES*4);
-    PLACE(probs,    l->split ? 0 : (size_t) l->n_slots*rows*4);
+    PLACE(batches,  l->split ? 0 : batches*sizeof(struct batch));
+    PLACE(probs,    l->split ? 0 : batches*rows*HEX_TILE*4);
     PLACE(raw,      l->split ? 0 : (size_t) l->n_raw*rows*HEX_TILE*4);
     PLACE(unit_max, l->split ? 0 : units*rows*4);
     PLACE(unit_of,  l->split ? 0 : (size_t) (l->n_tiles + l->n_raw)*4);
@@ -132,6 +144,7 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
     it->n_rows = (int32_t) min64(r->l.n_rows, (int64_t) c->n_tps*group - it->row0);
     it->token0 = it->row0/group;
     it->n_tokens = (it->row0 + it->n_rows - 1)/group - it->token0 + 1;
+    it->unit = it->n_batches = 0;
     it->blocks_k = c->head_k/64;
     it->blocks_v = c->head_v/64;
 
@@ -154,12 +167,18 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
     }
     memset(it->out, 0, sizeof(float)*(size_t) it->n_rows*(size_t) c->head_v);
     const int32_t lanes = r->k->lanes;
-    for (int32_t i = 0; i < lanes && it->n_rows >= FEW; i++) {
+    for (int32_t i = 0; i < HEX_MAX_LANES && it->n_rows >= FEW; i++) {
         const float * q = i < it->n_rows ? query_row(it, i) : NULL;
+        float * to = it->lanes_q + (size_t) (i/lanes*lanes)*(size_t) c->head_k + i % lanes;
         for (int32_t d = 0; d < c->head_k; d++) {
-            it->lanes_q[(size_t) d*(size_t) lanes + (size_t) i] = q ? q[d] : 0;
+            to[(size_t) d*(size_t) lanes] = q ? q[d] : 0;
         }
     }
+}
+
+// Of the item's tokens, the first whose first head is in the item.
+static int32_t first_token(const struct item * it) {
+    return it->token0*it->r->l.group < it->row0;
 }
 
 // The tiles from `tile` on that some row sees, as many as a unit holds; returns where the next unit begins.
@@ -171,9 +190,11 @@ static int32_t find_tiles(struct item * it, int32_t tile) {
         const uint64_t valid = hex_tile_valid(r, it->s, tile);
         uint64_t any = 0;
         u->biased = false;
+        u->all    = ~UINT64_C(0);
         for (int32_t t = 0; t < it->n_tokens; t++) {
             u->seen[t] = hex_tile_visible(r, it->s, tile, it->token0 + t, valid, &u->biased);
             any |= u->seen[t];
+            u->all &= t >= first_token(it) ? u->seen[t] : ~UINT64_C(0);
         }
         if (any) {
             u->tile = tile;
@@ -224,10 +245,21 @@ static void unpack_base(const struct item * it, const struct unit_tile * u, bool
     unpack(it, is_v, is_v ? c->bits_v : c->bits_k, rows, u->n);
 }
 
-// Residual rows of the unit's refined cells, dense, a tile at a time; columns of the cells. Returns their number.
+static float count_seen(const struct item * it, const struct unit_tile * u, int32_t j) {
+    int32_t t = first_token(it), n = it->n_tokens - t;
+    if (u->all >> j & 1) {
+        return (float) n;
+    }
+    for (n = 0; t < it->n_tokens; t++) {
+        n += (int32_t) (u->seen[t] >> j & 1);
+    }
+    return (float) n;
+}
+
+// Residual rows of the unit's refined cells, dense, a tile at a time. Returns their number.
 struct cursor { int32_t tile, entry; };
 
-static int32_t next_residuals(const struct item * it, struct cursor * at, bool is_v, int32_t cols[HEX_TILE]) {
+static int32_t next_residuals(const struct item * it, struct cursor * at, bool is_v, struct batch * to) {
     const run_t * r = it->r;
     const struct hex_cache * c = r->c;
     const int32_t h = (int32_t) (it->sh % c->n_head_kv);
@@ -240,8 +272,11 @@ static int32_t next_residuals(const struct item * it, struct cursor * at, bool i
         const int32_t n_entries = start[u->tile + 1] - start[u->tile];
         for (; at->entry < n_entries && n < HEX_TILE; at->entry++, n++) {
             const struct hex_entry * e = entries_of(r, it->sh) + start[u->tile] + at->entry;
+            const int32_t j = e->cell - u->tile*HEX_TILE;
             rows[n] = hex_slot(c, it->s, h, e->slot) + offset;
-            cols[n] = u->col + e->cell - u->tile*HEX_TILE;
+            to->cols[n]   = u->col + j;
+            to->slots[n]  = e->slot;
+            to->n_seen[n] = is_v && !r->l.split && r->a->mass ? count_seen(it, u, j) : 0;
         }
         if (n == HEX_TILE) {
             break;
@@ -250,6 +285,8 @@ static int32_t next_residuals(const struct item * it, struct cursor * at, bool i
     if (n > 0) {
         unpack(it, is_v, (int) c->refine, rows, n);
     }
+    to->n    = n;
+    to->unit = it->unit;
     return n;
 }
 
@@ -267,11 +304,13 @@ static void raw_logits(const struct item * it, const struct unit_tile * u) {
         }
         return;
     }
-    k->lanes_qk(it->lanes_q, it->x, it->lanes_s, u->n, head_k);
-    for (int32_t i = 0; i < it->n_rows; i++) {
-        float * l = it->logits + (size_t) i*STRIDE + u->col;
-        for (int32_t j = 0; j < u->n; j++) {
-            l[j] = it->lanes_s[j*k->lanes + i];
+    for (int32_t i0 = 0; i0 < it->n_rows; i0 += k->lanes) {
+        k->lanes_qk(it->lanes_q + (size_t) i0*(size_t) head_k, it->x, it->lanes_s, u->n, head_k);
+        for (int32_t i = i0; i < it->n_rows && i < i0 + k->lanes; i++) {
+            float * l = it->logits + (size_t) i*STRIDE + u->col;
+            for (int32_t j = 0; j < u->n; j++) {
+                l[j] = it->lanes_s[j*k->lanes + i - i0];
+            }
         }
     }
 }
@@ -293,17 +332,17 @@ static void make_logits(const struct item * it) {
         raw_logits(it, u);
     }
     struct cursor at = {0};
-    int32_t cols[HEX_TILE], n;
-    while ((n = next_residuals(it, &at, false, cols)) > 0) {
-        multiply_k(it, n, it->some, HEX_TILE);
+    struct batch  batch;
+    while (next_residuals(it, &at, false, &batch) > 0) {
+        multiply_k(it, batch.n, it->some, HEX_TILE);
         for (int32_t b = 0; b < it->blocks_k; b++) {
-            for (int32_t e = 0; e < n; e++) {
-                it->noise[b*STRIDE + cols[e]] = 0;
+            for (int32_t e = 0; e < batch.n; e++) {
+                it->noise[b*STRIDE + batch.cols[e]] = 0;
             }
         }
         for (int32_t i = 0; i < it->n_rows; i++) {
-            for (int32_t e = 0; e < n; e++) {
-                it->logits[(size_t) i*STRIDE + cols[e]] += it->some[i*HEX_TILE + e];
+            for (int32_t e = 0; e < batch.n; e++) {
+                it->logits[(size_t) i*STRIDE + batch.cols[e]] += it->some[i*HEX_TILE + e];
             }
         }
     }
@@ -338,7 +377,7 @@ static void soften(const struct item * it) {
     }
 }
 
-static void add_outputs(const struct item * it) {
+static void add_outputs(struct item * it) {
     const run_t * r = it->r;
     const int32_t head_v = r->c->head_v;
     const struct hex_codes_kernels * k = r->k->codes;
@@ -352,15 +391,22 @@ static void add_outputs(const struct item * it) {
         load_raw(it, u, true);
         r->k->rows_pv(it->logits + u->col, STRIDE, it->x, it->out, head_v, it->n_rows, u->n, head_v);
     }
+    const bool keep = !r->l.split && r->a->mass; // for the mass
     struct cursor at = {0};
-    int32_t cols[HEX_TILE], n;
-    while ((n = next_residuals(it, &at, true, cols)) > 0) {
+    struct batch  local;
+    for (;;) {
+        struct batch * b = keep ? it->batches + it->n_batches : &local;
+        float * p = keep ? it->probs + (size_t) it->n_batches*(size_t) r->l.n_rows*HEX_TILE : it->some;
+        if (next_residuals(it, &at, true, b) == 0) {
+            break;
+        }
         for (int32_t i = 0; i < it->n_rows; i++) {
-            for (int32_t e = 0; e < n; e++) {
-                it->some[i*HEX_TILE + e] = it->logits[(size_t) i*STRIDE + cols[e]];
+            for (int32_t e = 0; e < b->n; e++) {
+                p[i*HEX_TILE + e] = it->logits[(size_t) i*STRIDE + b->cols[e]];
             }
         }
-        k->pv(it->codes, it->scales, n, it->blocks_v, it->some, HEX_TILE, it->n_rows, it->out, head_v);
+        k->pv(it->codes, it->scales, b->n, it->blocks_v, p, HEX_TILE, it->n_rows, it->out, head_v);
+        it->n_batches += keep;
     }
 }
 
@@ -368,23 +414,24 @@ static void add_outputs(const struct item * it) {
 // mass
 //
 
-// Probabilities of ranked cells and of the ubatch's rows; -1 where hidden. probs must be all -1 before the first unit.
+// Split: probabilities of ranked cells and of the ubatch's rows, for the merge; -1 where hidden.
 static void keep_probs(const struct item * it, float * probs) {
     const run_t * r = it->r;
     const int32_t * start = tile_start_of(r, it->sh);
-    const int32_t width = r->l.n_rows;
+    const int32_t width = r->l.n_rows, cached1 = it->tile1 < r->l.n_tiles ? it->tile1 : r->l.n_tiles;
+    const int64_t e0 = it->tile0 < cached1 ? start[it->tile0] : 0, e1 = it->tile0 < cached1 ? start[cached1] : 0;
+    const int64_t raw0 = it->tile0 > r->l.n_tiles ? (int64_t) (it->tile0 - r->l.n_tiles)*HEX_TILE : 0;
+    const int64_t raw1 = it->tile1 > r->l.n_tiles ? min64((int64_t) (it->tile1 - r->l.n_tiles)*HEX_TILE, r->c->n_tps) : 0;
+    for (int64_t i = e0*width; i < e1*width; i++) {
+        probs[i] = -1;
+    }
+    for (int64_t i = (r->l.n_slots + raw0)*width; i < (r->l.n_slots + raw1)*width; i++) {
+        probs[i] = -1;
+    }
     for (int32_t t = 0; t < it->n_tiles; t++) {
         const struct unit_tile * u = &it->tiles[t];
-        const bool    raw = is_raw(it, u);
-        for (int32_t i = 0; raw && !r->l.split && i < it->n_rows; i++) {
-            memcpy(it->raw + ((size_t) (u->tile - r->l.n_tiles)*(size_t) width + (size_t) i)*HEX_TILE,
-                   it->logits + (size_t) i*STRIDE + u->col, sizeof(float)*(size_t) u->n);
-        }
-        if (raw && !r->l.split) {
-            continue;
-        }
-        const int32_t e0 = raw ? 0 : start[u->tile], e1 = raw ? u->n : start[u->tile + 1];
-        for (int32_t e = e0; e < e1; e++) {
+        const bool raw = is_raw(it, u);
+        for (int32_t e = raw ? 0 : start[u->tile]; e < (raw ? u->n : start[u->tile + 1]); e++) {
             const struct hex_entry * entry = raw ? NULL : entries_of(r, it->sh) + e;
             if (entry && entry->slot >= r->l.n_ranked) {
                 continue;
@@ -399,64 +446,54 @@ static void keep_probs(const struct item * it, float * probs) {
     }
 }
 
-static void hide_probs(const struct item * it, float * probs) {
-    const run_t * r = it->r;
-    const int32_t * start = tile_start_of(r, it->sh);
-    const int32_t width = r->l.n_rows, cached1 = it->tile1 < r->l.n_tiles ? it->tile1 : r->l.n_tiles;
-    const int64_t e0 = it->tile0 < cached1 ? start[it->tile0] : 0, e1 = it->tile0 < cached1 ? start[cached1] : 0;
-    const int64_t raw0 = it->tile0 > r->l.n_tiles ? (int64_t) (it->tile0 - r->l.n_tiles)*HEX_TILE : 0;
-    const int64_t raw1 = it->tile1 > r->l.n_tiles ? min64((int64_t) (it->tile1 - r->l.n_tiles)*HEX_TILE, r->c->n_tps) : 0;
-    for (int64_t i = e0*width; i < e1*width; i++) {
-        probs[i] = -1;
+// Not split: those of the ubatch's rows.
+static void keep_raw(const struct item * it) {
+    for (int32_t t = 0; t < it->n_tiles; t++) {
+        const struct unit_tile * u = &it->tiles[t];
+        const int32_t raw = u->tile - it->r->l.n_tiles;
+        for (int32_t i = 0; raw >= 0 && i < it->n_rows; i++) {
+            memcpy(it->raw + ((size_t) raw*(size_t) it->r->l.n_rows + (size_t) i)*HEX_TILE, it->logits + (size_t) i*STRIDE + u->col,
+                   sizeof(float)*(size_t) u->n);
+        }
     }
-    for (int64_t i = (r->l.n_slots + raw0)*width; r->l.split && i < (r->l.n_slots + raw1)*width; i++) {
-        probs[i] = -1;
-    }
-    if (!r->l.split) {
-        memset(it->raw, 0, sizeof(float)*(size_t) r->l.n_raw*(size_t) width*HEX_TILE);
+}
+
+// sum[j] += p[i][j]*f[i] over the rows.
+static void add_rows(const float * p, const float * f, int32_t n_rows, int32_t n, float * sum) {
+    for (int32_t i = 0; i < n_rows; i++, p += HEX_TILE) {
+        for (int32_t j = 0; j < n; j++) {
+            sum[j] += p[j]*f[i];
+        }
     }
 }
 
 // Not split: the masses of this item.
-static void add_mass(const struct item * it, int32_t n_units) {
+static void add_mass(const struct item * it) {
     const run_t * r = it->r;
-    const int32_t width = r->l.n_rows, n_entries = tile_start_of(r, it->sh)[r->l.n_tiles];
+    const size_t width = (size_t) r->l.n_rows;
     float * mass = (float *) (r->work + r->l.mass) + it->index*r->l.n_mass;
     memset(mass, 0, sizeof(float)*(size_t) r->l.n_mass);
-    for (int32_t u = 0; u < n_units; u++) { // to factors
+    for (int32_t u = 0; u < it->unit; u++) { // to factors
         for (int32_t i = 0; i < it->n_rows; i++) {
-            float * m = it->unit_max + u*width + i;
+            float * m = it->unit_max + (size_t) u*width + i;
             *m = *m == -INFINITY || !(it->sum[i] > 0) ? 0 : expf(*m - it->max[i])/it->sum[i];
         }
     }
     for (int32_t t = 0; t < r->l.n_raw; t++) {
-        const float * f = it->unit_max + it->unit_of[r->l.n_tiles + t]*width;
-        const int32_t n = tile_cells(r, r->l.n_tiles + t);
-        for (int32_t i = 0; i < it->n_rows; i++) {
-            const float * p = it->raw + ((size_t) t*(size_t) width + (size_t) i)*HEX_TILE;
-            for (int32_t j = 0; j < n; j++) {
-                mass[r->l.n_ranked + t*HEX_TILE + j] += p[j]*f[i];
-            }
-        }
+        const float * f = it->unit_max + (size_t) it->unit_of[r->l.n_tiles + t]*width;
+        add_rows(it->raw + (size_t) t*width*HEX_TILE, f, it->n_rows, tile_cells(r, r->l.n_tiles + t), mass + r->l.n_ranked + t*HEX_TILE);
     }
-    for (int32_t e = 0; e < n_entries; e++) {
-        const struct hex_entry * entry = entries_of(r, it->sh) + e;
-        if (entry->slot >= r->l.n_ranked) {
-            continue;
-        }
-        const float * p = it->probs + (int64_t) e*width;
-        const float * f = it->unit_max + it->unit_of[entry->cell/HEX_TILE]*width;
-        float m = 0, n_seen = 0;
-        for (int32_t i = 0; i < it->n_rows; i++) {
-            m += p[i] > 0 ? p[i]*f[i] : 0;
-        }
-        mass[entry->slot] = m;
-        if (entry->slot >= r->c->n_ring) {
-            const int32_t group = r->l.group;
-            for (int32_t i = (group - it->row0 % group) % group; i < it->n_rows; i += group) { // each token's first head
-                n_seen += p[i] >= 0;
+    for (int32_t n = 0; n < it->n_batches; n++) {
+        const struct batch * b = it->batches + n;
+        float m[HEX_TILE] = {0};
+        add_rows(it->probs + (size_t) n*width*HEX_TILE, it->unit_max + (size_t) b->unit*width, it->n_rows, b->n, m);
+        for (int32_t e = 0; e < b->n; e++) {
+            if (b->slots[e] < r->l.n_ranked) {
+                mass[b->slots[e]] = m[e];
             }
-            mass[r->l.n_ranked + r->c->n_tps + entry->slot - r->c->n_ring] = n_seen;
+            if (b->slots[e] < r->l.n_ranked && b->slots[e] >= r->c->n_ring) {
+                mass[r->l.n_ranked + r->c->n_tps + b->slots[e] - r->c->n_ring] = b->n_seen[e];
+            }
         }
     }
 }
@@ -478,9 +515,7 @@ static void split_item(struct item * it) {
     find_tiles(it, it->tile0);
     one_unit(it);
     if (r->a->mass) {
-        float * probs = probs_of(r, it->sh, it->block);
-        hide_probs(it, probs);
-        keep_probs(it, probs);
+        keep_probs(it, probs_of(r, it->sh, it->block));
     }
     float * part = part_of(r, it->index);
     const int32_t head_v = r->c->head_v;
@@ -493,24 +528,23 @@ static void split_item(struct item * it) {
 
 static void whole_item(struct item * it) {
     const run_t * r = it->r;
-    int32_t unit = 0;
     if (r->a->mass) {
-        hide_probs(it, it->probs);
+        memset(it->raw, 0, sizeof(float)*(size_t) r->l.n_raw*(size_t) r->l.n_rows*HEX_TILE);
     }
-    for (int32_t tile = 0; tile < it->tile1; unit++) {
+    for (int32_t tile = 0; tile < it->tile1; it->unit++) {
         const int32_t from = tile;
         tile = find_tiles(it, tile);
         one_unit(it);
         for (int32_t t = from; r->a->mass && t < tile; t++) {
-            it->unit_of[t] = unit;
+            it->unit_of[t] = it->unit;
         }
         if (r->a->mass) {
-            memcpy(it->unit_max + unit*r->l.n_rows, it->max, sizeof(float)*(size_t) it->n_rows);
-            keep_probs(it, it->probs);
+            memcpy(it->unit_max + it->unit*r->l.n_rows, it->max, sizeof(float)*(size_t) it->n_rows);
+            keep_raw(it);
         }
     }
     if (r->a->mass) {
-        add_mass(it, unit);
+        add_mass(it);
     }
     for (int32_t i = 0; i < it->n_rows; i++) {
         const float   inv = it->sum[i] > 0 ? 1/it->sum[i] : 0;

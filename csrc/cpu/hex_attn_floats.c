@@ -16,7 +16,7 @@ void hex_attn_floats_shape(struct hex_attn_layout * l, const struct hex_cache * 
 size_t hex_attn_floats_scratch(const struct hex_attn_layout * l, const struct hex_cache * c, int lanes) {
     const size_t rows   = (size_t) l->n_rows;
     const size_t logits = rows*HEX_TILE*(size_t) (l->split ? CHUNK_TILES : l->n_tiles + l->n_raw);
-    const size_t more   = l->split ? rows + 2 : (size_t) lanes*(size_t) (c->head_k + c->head_v + 2);
+    const size_t more   = l->split ? rows + 3 : (size_t) lanes*(size_t) (c->head_k + c->head_v + 2);
     const size_t noise  = (size_t) c->head_k + rows*(size_t) (c->head_k/HEX_BLOCK);
     return sizeof(float)*(l->tile + logits + noise + more) + sizeof(float *)*(l->split ? rows : 0);
 }
@@ -40,7 +40,7 @@ static void row_item(const run_t * r, int64_t item) {
     float * logits = x + r->l.tile;                         // [group][CHUNK_TILES*HEX_TILE], visible tiles only
     float * noise  = logits + (size_t) group*CHUNK_TILES*HEX_TILE; // [blocks][HEX_TILE]
     float * weight = noise + c->head_k;                     // [group][blocks]
-    float * shift  = weight + (size_t) group*(size_t) blocks; // [group]: q . mean
+    float * shift  = weight + ((size_t) group*(size_t) blocks + 1)/2*2; // [group]: q . mean; even, for the pointers behind
     const float ** q = (const float **) (shift + (group + 1)/2*2);  // [group]
     const size_t stride = CHUNK_TILES*HEX_TILE;
     uint64_t visible[CHUNK_TILES];

@@ -15,13 +15,14 @@ extern "C" {
 #define HEX_MAX_BLOCKS  16 // of a row, for the codes kernels
 #define HEX_MAX_QUERIES 32 // likewise, of one call
 
-// Products with codes as they are, in integers. Queries and probabilities become integers of 15 and 16 bits, as two int8
-// limbs, so the error is that of a rounding to 15 bits. A tile is up to 64 rows of n_blocks blocks of one hexk type.
+// Products with codes as they are, in integers. Queries and probabilities become integers of 15 or 16 bits, so the error is
+// that of a rounding to 15 bits. A tile is up to 64 rows of n_blocks blocks of one hexk type.
 struct hex_codes_kernels {
-    // q[64*b + i] = scale[b]*(128*hi + lo); limbs [n_blocks][hi 64, lo 64]; offset[b] = 128 * sum of the integers.
+    // q[64*b + i] = scale[b] * integer; the integers go to limbs, 128 bytes per block, and offset [n_blocks] to what qk makes
+    // of them: each table has its own form.
     void (*query)(const float * q, int n_blocks, int8_t * limbs, float * scale, int32_t * offset);
 
-    // Unpacks rows [n] into tile (64*64*n_blocks bytes) and scales [n_blocks][64]; K and V tiles differ in layout. rows has
+    // Unpacks rows [n] into tile (at most 2*64*64*n_blocks bytes) and scales [n_blocks][64]; K and V tiles differ in layout. rows has
     // pointers to the next multiple of 16, any valid ones.
     void (*unpack_k)(int k, const char * const * rows, int n, int n_blocks, uint8_t * tile, float * scales);
     void (*unpack_v)(int k, const char * const * rows, int n, int n_blocks, uint8_t * tile, float * scales);
@@ -70,7 +71,12 @@ extern const struct hex_attn_kernels hex_attn_kernels_generic;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const struct hex_attn_kernels hex_attn_kernels_avx2;
 extern const struct hex_attn_kernels hex_attn_kernels_avx512;
+extern const struct hex_codes_kernels hex_codes_kernels_avx2;
 extern const struct hex_codes_kernels hex_codes_kernels_avx512;
+#endif
+#if defined(__aarch64__)
+extern const struct hex_attn_kernels hex_attn_kernels_neon;
+extern const struct hex_codes_kernels hex_codes_kernels_neon;
 #endif
 
 #ifdef __cplusplus

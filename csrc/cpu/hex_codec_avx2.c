@@ -4,64 +4,18 @@
 #if HEX_X86
 
 #include "../core/hex_codec_impl.h"
+#include "hex_decoder_avx2.h"
 #include "hex_vec_dot.h"
 
 #include <float.h>
-#include <immintrin.h>
-
-#define AVX2   __attribute__((target("avx2,fma,f16c,bmi")))
-#define INLINE static inline __attribute__((always_inline)) AVX2 // k is a constant in every copy
 
 // ---- decoder ----
-//
-// A 32-bit word holds four samples: 3k+8 bits, from bit 0 or (k odd) bit 4 of byte k*q/2 of the lane. A lane holds 16
-// samples, 2k bytes and the next one. It is loaded from where 16 bytes still lie inside the block.
-
-#define LOAD_AT(k, lane)     ((k) == 1 ? 0 : 2*(k)*(lane) < 8*(k) - 14 ? 2*(k)*(lane) : 8*(k) - 14)
-#define DWORD(k, lane, q)    BYTES(2*(k)*(lane) - LOAD_AT(k, lane) + (k)*(q)/2)
-#define BYTES(at)            (at), (at) + 1, (at) + 2, (at) + 3
-#define LANE(k, lane)        DWORD(k, lane, 0), DWORD(k, lane, 1), DWORD(k, lane, 2), DWORD(k, lane, 3)
-#define LANES(k)             { LANE(k, 0), LANE(k, 1), LANE(k, 2), LANE(k, 3) }
-
-static const int8_t dword_bytes[5][64] = { { 0 }, LANES(1), LANES(2), LANES(3), LANES(4) };
-
-typedef struct { __m256i a, b; } tables;
-
-INLINE tables load_tables(int k) {
-    return (tables) { _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) hex_table_a[k])),
-                      _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) hex_table_b[k])) };
-}
-
-INLINE __m256i lookup(tables t, __m256i w) {
-    const __m256i low = _mm256_set1_epi8(15);
-    return _mm256_add_epi8(_mm256_shuffle_epi8(t.a, _mm256_and_si256(w, low)),
-                           _mm256_shuffle_epi8(t.b, _mm256_and_si256(_mm256_srli_epi16(w, 4), low)));
-}
-
-INLINE __m128i load_lane(int k, const void * block, int lane) {
-    const char * p = (const char *) block;
-    return k == 1 ? _mm_insert_epi16(_mm_loadl_epi64((const __m128i *) p), (int) hex_get_scale_word(block, 1), 4)
-                  : _mm_loadu_si128((const __m128i *) (p + LOAD_AT(k, lane)));
-}
-
-// Samples 32*half to 32*half + 31.
-INLINE __m256i unpack(int k, tables t, const void * block, int half) {
-    __m256i d = _mm256_set_m128i(load_lane(k, block, 2*half + 1), load_lane(k, block, 2*half));
-    d = _mm256_shuffle_epi8(d, _mm256_loadu_si256((const __m256i *) (dword_bytes[k] + 32*half)));
-    if (k % 2 == 1) {
-        d = _mm256_srlv_epi32(d, _mm256_set_epi32(4, 0, 4, 0, 4, 0, 4, 0));
-    }
-    const __m256i w01 = _mm256_or_si256(_mm256_and_si256(d, _mm256_set1_epi32(0xff)),
-        _mm256_and_si256(_mm256_slli_epi32(d, 8 - k), _mm256_set1_epi32(0xff00)));
-    const __m256i w23 = _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi32(d, 16 - 2*k), _mm256_set1_epi32(0xff0000)),
-        _mm256_and_si256(_mm256_slli_epi32(d, 24 - 3*k), _mm256_set1_epi32((int) 0xff000000)));
-    return lookup(t, _mm256_or_si256(w01, w23));
-}
 
 INLINE void unpack_block(int k, const void * block, int8_t * out) {
-    const tables t = load_tables(k);
-    _mm256_storeu_si256((__m256i *)  out,       unpack(k, t, block, 0));
-    _mm256_storeu_si256((__m256i *) (out + 32), unpack(k, t, block, 1));
+    __m256i v[2];
+    unpack(k, load_tables(k), block, v);
+    _mm256_storeu_si256((__m256i *)  out,       v[0]);
+    _mm256_storeu_si256((__m256i *) (out + 32), v[1]);
 }
 
 INLINE void store_scaled(float * y, __m256 scale, __m128i v) {
@@ -74,10 +28,11 @@ INLINE void dequantize(int k, const void * blocks, float * y, int64_t n) {
     const char * block = (const char *) blocks;
     for (; n > 0; n -= HEX_BLOCK, y += HEX_BLOCK, block += hex_block_size(k)) {
         const __m256 scale = _mm256_set1_ps(hex_block_scale(k, block));
+        __m256i v[2];
+        unpack(k, t, block, v);
         for (int half = 0; half < 2; half++) {
-            const __m256i v = unpack(k, t, block, half);
-            store_scaled(y + 32*half,      scale, _mm256_castsi256_si128(v));
-            store_scaled(y + 32*half + 16, scale, _mm256_extracti128_si256(v, 1));
+            store_scaled(y + 32*half,      scale, _mm256_castsi256_si128(v[half]));
+            store_scaled(y + 32*half + 16, scale, _mm256_extracti128_si256(v[half], 1));
         }
     }
 }
@@ -104,8 +59,10 @@ INLINE void vec_dot(int k, int64_t n, float * s, const void * x, const void * y)
     __m256 sum0 = _mm256_setzero_ps(), sum1 = _mm256_setzero_ps();
     for (; n > 0; n -= HEX_BLOCK, block += hex_block_size(k), q += 2) {
         const float scale = hex_block_scale(k, block);
-        sum0 = _mm256_fmadd_ps(_mm256_set1_ps(scale * _cvtsh_ss(q[0].d)), dot32(unpack(k, t, block, 0), q),     sum0);
-        sum1 = _mm256_fmadd_ps(_mm256_set1_ps(scale * _cvtsh_ss(q[1].d)), dot32(unpack(k, t, block, 1), q + 1), sum1);
+        __m256i v[2];
+        unpack(k, t, block, v);
+        sum0 = _mm256_fmadd_ps(_mm256_set1_ps(scale * _cvtsh_ss(q[0].d)), dot32(v[0], q),     sum0);
+        sum1 = _mm256_fmadd_ps(_mm256_set1_ps(scale * _cvtsh_ss(q[1].d)), dot32(v[1], q + 1), sum1);
     }
     sum0 = _mm256_add_ps(sum0, sum1);
     __m128 m = _mm_add_ps(_mm256_castps256_ps128(sum0), _mm256_extractf128_ps(sum0, 1));
@@ -126,16 +83,11 @@ enum { REGS = 16 };
 
 typedef struct {
     __m256i value[REGS]; // of the states, in the units of the search
-    int8_t  by_window[HEX_STATES];
+    __m256i window[REGS]; // the states themselves
 } encoder;
 
 INLINE void encoder_init(int k, encoder * e) {
-    const __m128i a = _mm_loadu_si128((const __m128i *) hex_table_a[k]);
-    const tables  t = load_tables(k);
-    for (int j = 0; j < 16; j++) {
-        const __m128i v = _mm_add_epi8(a, _mm_set1_epi8(hex_table_b[k][j]));
-        _mm_storeu_si128((__m128i *) (e->by_window + 16*j), v);
-    }
+    const tables t = load_tables(k);
     // Position p = h << (8-k) | g is the state w rotated right by k.
     const __m256i iota = _mm256_set_epi16(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     for (int r = 0; r < REGS; r++) {
@@ -143,7 +95,8 @@ INLINE void encoder_init(int k, encoder * e) {
         const __m256i w = _mm256_and_si256(_mm256_or_si256(_mm256_slli_epi16(p, k), _mm256_srli_epi16(p, 8 - k)),
                                            _mm256_set1_epi16(255));
         const int up = 7 + hex_search_shift(k); // HEX_UNIT << shift, from the top: sign extended
-        e->value[r] = _mm256_srai_epi16(_mm256_slli_epi16(lookup(t, w), 8), 8 - up);
+        e->window[r] = w;
+        e->value[r]  = _mm256_srai_epi16(_mm256_slli_epi16(lookup(t, w), 8), 8 - up);
     }
 }
 
@@ -262,7 +215,9 @@ INLINE void subtract_least(__m256i best[8], int n) {
     }
 }
 
-// Step 3, see search() of the reference.
+enum { FROM = HEX_BLOCK * HEX_STATES / 2 };
+
+// Step 3, see search() of the reference; `from` holds whole windows.
 INLINE uint32_t search(int k, const int16_t x[HEX_BLOCK], const encoder * e, uint8_t * from) {
     const int groups = HEX_STATES >> k, n_best = groups / 16, branches = 1 << k;
     __m256i best[8], next[8];
@@ -282,11 +237,11 @@ INLINE uint32_t search(int k, const int16_t x[HEX_BLOCK], const encoder * e, uin
                 const __m256i m = _mm256_adds_epu16(term(k, next, h, j), _mm256_mulhrs_epi16(d, d));
                 if (h == 0) {
                     best[j]   = m;
-                    branch[j] = _mm256_setzero_si256();
+                    branch[j] = e->window[j];
                 } else {
                     const __m256i least = _mm256_min_epu16(best[j], m);
                     const __m256i keep  = _mm256_cmpeq_epi16(least, best[j]); // of equals, the lower h
-                    branch[j] = _mm256_blendv_epi8(_mm256_set1_epi16((short) h), branch[j], keep);
+                    branch[j] = _mm256_blendv_epi8(e->window[h*n_best + j], branch[j], keep);
                     best[j]   = least;
                 }
             }
@@ -312,7 +267,20 @@ INLINE uint32_t search(int k, const int16_t x[HEX_BLOCK], const encoder * e, uin
     return last;
 }
 
+// Sums of samples times values and of squared values.
+INLINE void fit(tables t, const int16_t x[HEX_BLOCK], const uint8_t w[HEX_BLOCK], int32_t * xc, int32_t * cc) {
+    __m256i xv = _mm256_setzero_si256(), vv = _mm256_setzero_si256();
+    for (int i = 0; i < HEX_BLOCK; i += 16) {
+        const __m256i v = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(lookup(t, _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *) (w + i))))));
+        xv = _mm256_add_epi32(xv, _mm256_madd_epi16(v, _mm256_loadu_si256((const __m256i *) (x + i))));
+        vv = _mm256_add_epi32(vv, _mm256_madd_epi16(v, v));
+    }
+    *xc = sum(xv);
+    *cc = sum(vv);
+}
+
 INLINE void quantize(int k, const float * x, void * blocks, int64_t n) {
+    const tables t = load_tables(k);
     encoder e;
     encoder_init(k, &e);
     char * block = (char *) blocks;
@@ -321,13 +289,21 @@ INLINE void quantize(int k, const float * x, void * blocks, int64_t n) {
         const float sigma = measure(x, v);
         float kept = 0.0f;
         memset(block, 0, hex_block_size(k)); // unless something fits better
-        for (int attempt = 0; sigma > 0.0f && attempt < hex_tries(k); attempt++) {
-            int16_t xi[HEX_BLOCK];
-            uint8_t from[HEX_BLOCK * HEX_STATES / 2];
-            const float scale = hex_try_scale(k, attempt, sigma);
-            scale_samples(v, scale, xi);
-            const uint32_t last = search(k, xi, &e, from);
-            hex_finish_block(k, xi, scale, from, last, e.by_window, &kept, block);
+        if (sigma == 0.0f) {
+            continue;
+        }
+        int16_t xi[2][HEX_BLOCK];
+        uint8_t from[2][FROM], w[2][HEX_BLOCK];
+        uint32_t last[2] = { 0 };
+        for (int a = 0; a < hex_tries(k); a++) {
+            scale_samples(v, hex_try_scale(k, a, sigma), xi[a]);
+            last[a] = search(k, xi[a], &e, from[a]);
+        }
+        hex_walk_back(k, hex_tries(k), from[0], FROM, last, w);
+        for (int a = 0; a < hex_tries(k); a++) {
+            int32_t xc, cc;
+            fit(t, xi[a], w[a], &xc, &cc);
+            hex_keep_better(k, w[a], hex_try_scale(k, a, sigma), xc, cc, &kept, block);
         }
     }
 }

@@ -91,16 +91,15 @@ INLINE int row_of(int k, int r) { return k >= 3 ? r : r >> (3 - k); }
 typedef struct {
     __m512i value[REGS];  // of the states, in the units of the search
     __m512i spread[REGS]; // by row: where their minima come from, modulo 64
-    int8_t  by_window[HEX_STATES];
+    __m256i window[REGS]; // w itself, as bytes
+    __m512i a, b;         // tables
 } encoder;
 
 INLINE void encoder_init(int k, encoder * e) {
     const __m128i a = _mm_loadu_si128((const __m128i *) hex_table_a[k]);
     const __m128i b = _mm_loadu_si128((const __m128i *) hex_table_b[k]);
-    for (int j = 0; j < 16; j++) {
-        const __m128i v = _mm_add_epi8(a, _mm_set1_epi8(hex_table_b[k][j]));
-        _mm_storeu_si128((__m128i *) (e->by_window + 16*j), v);
-    }
+    e->a = _mm512_broadcast_i32x4(a);
+    e->b = _mm512_broadcast_i32x4(b);
     // Position p = h << (8-k) | g is the state w rotated right by k.
     const __m256i iota = _mm256_set_epi8(31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16,
                                          15, 14, 13, 12, 11, 10,  9,  8,  7,  6,  5,  4,  3,  2,  1,  0);
@@ -111,8 +110,9 @@ INLINE void encoder_init(int k, encoder * e) {
         const __m512i wide  = _mm512_cvtepu8_epi16(p);
         const __m512i w     = _mm512_and_si512(_mm512_or_si512(_mm512_slli_epi16(wide, (unsigned) k),
                                   _mm512_srli_epi16(wide, (unsigned) (8 - k))), _mm512_set1_epi16(255));
-        const __m512i value = lookup(_mm512_broadcast_i32x4(a), _mm512_broadcast_i32x4(b), w);
+        const __m512i value = lookup(e->a, e->b, w);
         const unsigned up   = (unsigned) (7 + hex_search_shift(k)); // HEX_UNIT << shift, from the top: sign extended
+        e->window[r] = _mm512_cvtepi16_epi8(w);
         e->value[r] = _mm512_srai_epi16(_mm512_slli_epi16(value, 8), 8 - up);
         e->spread[row_of(k, r)] = _mm512_and_si512(w, _mm512_set1_epi16((short) ((HEX_STATES >> k) - 1)));
     }
@@ -150,12 +150,12 @@ INLINE void scale_samples(const __m512 v[4], float scale, int16_t out[HEX_BLOCK]
     }
 }
 
-// Metrics, and the branch that each came by as a byte. The right one wins only where it is strictly less.
-typedef struct { __m512i metric; __m256i h; } choice;
+// Metrics, and the window that each came by. The right one wins only where it is strictly less.
+typedef struct { __m512i metric; __m256i w; } choice;
 
 INLINE choice better(choice left, choice right) {
     const __mmask32 m = _mm512_cmplt_epu16_mask(right.metric, left.metric);
-    return (choice) { _mm512_min_epu16(left.metric, right.metric), _mm256_mask_blend_epi8(m, left.h, right.h) };
+    return (choice) { _mm512_min_epu16(left.metric, right.metric), _mm256_mask_blend_epi8(m, left.w, right.w) };
 }
 
 INLINE void subtract_least(__m512i best[4], int n) {
@@ -171,7 +171,7 @@ INLINE void subtract_least(__m512i best[4], int n) {
     }
 }
 
-// One sample: from the minima of the last to those of this one, and the branches taken.
+// One sample: from the minima of the last to those of this one, and the best window by its high part g.
 INLINE void step(int k, __m512i x, const encoder * e, __m512i best[4], uint8_t * from) {
     choice c[REGS];
     HEX_UNROLL for (int r = 0; r < REGS; r++) {
@@ -180,10 +180,8 @@ INLINE void step(int k, __m512i x, const encoder * e, __m512i best[4], uint8_t *
                          : k == 2 ? _mm512_permutex2var_epi16(best[0], at, best[1])
                          :          _mm512_permutexvar_epi16(at, best[0]);
         const __m512i d  = _mm512_subs_epi16(x, e->value[r]);
-        const int h = row_of(k, r);
         c[r].metric = _mm512_adds_epu16(m, _mm512_mulhrs_epi16(d, d));
-        c[r].h      = k == 4 ? _mm256_set_m128i(_mm_set1_epi8((char) (h + 8)), _mm_set1_epi8((char) h))
-                             : _mm256_set1_epi8((char) h);
+        c[r].w      = e->window[r];
     }
     const int rows = k == 4 ? 8 : 1 << k, stride = REGS / rows; // stride: registers per row
     HEX_UNROLL for (int span = 1; span < rows; span *= 2) {
@@ -197,12 +195,12 @@ INLINE void step(int k, __m512i x, const encoder * e, __m512i best[4], uint8_t *
         const __m512i swapped = _mm512_shuffle_i64x2(c[0].metric, c[0].metric, 0x4e);
         const __mmask16 m = (__mmask16) _mm512_cmplt_epu16_mask(swapped, c[0].metric);
         best[0] = _mm512_min_epu16(c[0].metric, swapped);
-        _mm_storeu_si128((__m128i *) from, _mm_mask_blend_epi8(m, _mm256_castsi256_si128(c[0].h),
-                                                               _mm256_extracti128_si256(c[0].h, 1)));
+        _mm_storeu_si128((__m128i *) from, _mm_mask_blend_epi8(m, _mm256_castsi256_si128(c[0].w),
+                                                               _mm256_extracti128_si256(c[0].w, 1)));
     } else {
         HEX_UNROLL for (int r = 0; r < stride; r++) {
             best[r] = c[r].metric;
-            _mm256_storeu_si256((__m256i *) (from + 32*r), c[r].h);
+            _mm256_storeu_si256((__m256i *) (from + 32*r), c[r].w);
         }
     }
 }
@@ -236,6 +234,15 @@ INLINE void search(int k, int attempts, int16_t x[][HEX_BLOCK], const encoder * 
     }
 }
 
+// Sums of samples times values and of squared values.
+INLINE void fit(const encoder * e, const int16_t x[HEX_BLOCK], const uint8_t w[HEX_BLOCK], int32_t * xc, int32_t * cc) {
+    const __m512i v  = lookup(e->a, e->b, _mm512_loadu_si512(w));
+    const __m512i v0 = _mm512_cvtepi8_epi16(_mm512_castsi512_si256(v)), v1 = _mm512_cvtepi8_epi16(_mm512_extracti64x4_epi64(v, 1));
+    *xc = _mm512_reduce_add_epi32(_mm512_add_epi32(_mm512_madd_epi16(v0, _mm512_loadu_si512(x)),
+                                                   _mm512_madd_epi16(v1, _mm512_loadu_si512(x + 32))));
+    *cc = _mm512_reduce_add_epi32(_mm512_add_epi32(_mm512_madd_epi16(v0, v0), _mm512_madd_epi16(v1, v1)));
+}
+
 INLINE void quantize(int k, const float * x, void * blocks, int64_t n) {
     encoder e;
     encoder_init(k, &e);
@@ -250,13 +257,17 @@ INLINE void quantize(int k, const float * x, void * blocks, int64_t n) {
         }
         int16_t xi[2][HEX_BLOCK];
         uint8_t from[2][FROM];
+        uint8_t w[2][HEX_BLOCK];
         uint32_t last[2] = { 0 };
         for (int a = 0; a < hex_tries(k); a++) {
             scale_samples(v, hex_try_scale(k, a, sigma), xi[a]);
         }
         search(k, hex_tries(k), xi, &e, from, last);
+        hex_walk_back(k, hex_tries(k), from[0], FROM, last, w);
         for (int a = 0; a < hex_tries(k); a++) {
-            hex_finish_block(k, xi[a], hex_try_scale(k, a, sigma), from[a], last[a], e.by_window, &kept, block);
+            int32_t xc, cc;
+            fit(&e, xi[a], w[a], &xc, &cc);
+            hex_keep_better(k, w[a], hex_try_scale(k, a, sigma), xc, cc, &kept, block);
         }
     }
 }

@@ -13,7 +13,7 @@
 
 struct rank_heap { // the weakest heavy slot on top; equal scores: the lower slot
     int32_t   n;
-    int32_t * slot;
+    int32_t * slot;  // NULL: no heap, where few tokens compete
     float   * score; // by slot
 };
 
@@ -40,6 +40,7 @@ static void sift_down(struct rank_heap * h, int32_t i) {
 }
 
 #define ROW_DROPPED (-2) // row_ring of a row that is not stored
+#define FEW_ROWS    4    // up to here the weakest slot is looked for, not kept on top of a heap
 
 // Work of one (stream, head).
 struct head_work {
@@ -273,6 +274,7 @@ static void update_scores(const struct hex_cache * c, const struct head_work * w
         }
     }
     const float * n_seen = mass + c->n_ring + c->n_heavy + c->n_tps;
+    float seen = 0, keep = 1; // nearly all slots were seen by as many queries
     for (int32_t i = 0; i < c->n_heavy; i++) {
         const int32_t cell = cells[i] > 0 && cells[i] <= c->n_ctx ? cells[i] - 1 : -1;
         if (cell < 0 || !hex_bit_get(valid, cell) || hex_bit_get(w->cells, cell)) {
@@ -282,22 +284,55 @@ static void update_scores(const struct hex_cache * c, const struct head_work * w
         }
         bit_set(w->cells, cell);
         if (n_seen[i] > 0) {
-            const float keep = exp2f(-n_seen[i]/(float) c->half_life);
+            if (n_seen[i] != seen) {
+                seen = n_seen[i];
+                keep = exp2f(-seen/(float) c->half_life);
+            }
             score[i] = keep*score[i] + (1 - keep)*mass[c->n_ring + i]/n_seen[i];
         }
         score[i] = finite_or_0(score[i]);
     }
 }
 
+static int32_t weakest(const struct rank_heap * h) {
+    if (h->slot) {
+        return h->slot[0];
+    }
+    enum { W = 16 }; // as many minima side by side: one alone would wait for itself
+    float side[W], least = INFINITY;
+    for (int32_t j = 0; j < W; j++) {
+        side[j] = INFINITY;
+    }
+    int32_t i = 0;
+    for (; i + W <= h->n; i += W) {
+        for (int32_t j = 0; j < W; j++) {
+            side[j] = h->score[i + j] < side[j] ? h->score[i + j] : side[j];
+        }
+    }
+    for (; i < h->n; i++) {
+        least = h->score[i] < least ? h->score[i] : least;
+    }
+    for (int32_t j = 0; j < W; j++) {
+        least = side[j] < least ? side[j] : least;
+    }
+    int32_t slot = 0;
+    while (h->score[slot] != least) {
+        slot++;
+    }
+    return slot;
+}
+
 // Lets a token compete for a heavy slot; returns the slot or -1.
 static int32_t compete(struct rank_heap * heap, int32_t * cells, int32_t cell, float score) {
-    if (heap->n == 0 || !(score > heap->score[heap->slot[0]])) {
+    const int32_t slot = heap->n > 0 ? weakest(heap) : -1;
+    if (slot < 0 || !(score > heap->score[slot])) {
         return -1;
     }
-    const int32_t slot = heap->slot[0];
     cells[slot]       = cell + 1;
     heap->score[slot] = score;
-    sift_down(heap, 0);
+    if (heap->slot) {
+        sift_down(heap, 0);
+    }
     return slot;
 }
 
@@ -316,14 +351,16 @@ static void update_heavy(const struct hex_commit * cm, const struct head_work * 
 
     struct rank_heap heap = {
         .n     = c->n_heavy,
-        .slot  = w->heap,
+        .slot  = c->n_tps > FEW_ROWS ? w->heap : NULL,
         .score = (float *) state + hex_state_heavy_score(c->head_k, c->n_ring, c->n_heavy),
     };
     for (int32_t i = 0; i < c->n_heavy; i++) {
-        heap.slot[i]   = i;
         w->slot_row[i] = -1;
     }
-    for (int32_t i = c->n_heavy/2 - 1; i >= 0; i--) {
+    for (int32_t i = 0; heap.slot && i < c->n_heavy; i++) {
+        heap.slot[i] = i;
+    }
+    for (int32_t i = c->n_heavy/2 - 1; heap.slot && i >= 0; i--) {
         sift_down(&heap, i);
     }
 

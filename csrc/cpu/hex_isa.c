@@ -6,7 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if HEX_ARM
+static const char * const names[] = { "ref", "neon" };
+#else
 static const char * const names[] = { "ref", "avx2", "avx512" };
+#endif
 
 enum hex_isa hex_isa_best(void) {
 #if HEX_X86
@@ -20,6 +24,8 @@ enum hex_isa hex_isa_best(void) {
         return HEX_ISA_AVX512;
     }
     return HEX_ISA_AVX2; // every CPU with AVX2 and FMA has F16C and BMI
+#elif HEX_ARM
+    return HEX_ISA_NEON; // every 64-bit one has it
 #else
     return HEX_ISA_REF;
 #endif

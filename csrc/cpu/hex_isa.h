@@ -1,4 +1,4 @@
-// Run-time choice of the CPU path. HEXKV_ISA=ref|avx2|avx512 forces one; a path that the CPU lacks falls to the next.
+// Run-time choice of the CPU path. HEXKV_ISA=ref|avx2|avx512 (ref|neon on ARM) forces one; a path that the CPU lacks falls to the next.
 #pragma once
 
 #ifdef __cplusplus
@@ -8,6 +8,7 @@ extern "C" {
 enum hex_isa {
     HEX_ISA_REF    = 0,
     HEX_ISA_AVX2   = 1, // AVX2, FMA, F16C
+    HEX_ISA_NEON   = 1, // on 64-bit ARM, in the place of AVX2
     HEX_ISA_AVX512 = 2, // AVX-512 F, BW, DQ, VL, VBMI, VNNI
 };
 

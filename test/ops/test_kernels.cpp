@@ -461,7 +461,7 @@ static bool compare(const attn_data & a, const std::vector<float> & out, const s
     w.out  = std::max(w.out, e);
     w.row  = std::max(w.row, row);
     w.mass = std::max(w.mass, m);
-    const limits & most = hex_isa_get() == HEX_ISA_AVX512 ? LIMIT_CODES : LIMIT_FLOATS;
+    const limits & most = hex_isa_get() >= HEX_ISA_AVX2 ? LIMIT_CODES : LIMIT_FLOATS;
     return ok && e <= most.out && row <= most.row && m <= most.mass; // NaN fails
 }
 
