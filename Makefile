@@ -3,6 +3,7 @@
 #   make              everything: tools, libhexkv, hexrun
 #   make demo         builds what it needs, fetches the default model, compares caches, chats
 #   make test         every test
+#   make test-upstream  llama.cpp's own suites with HEX off and on, RPC workers, its tools: test/README.md
 #   make stock        the same llama.cpp without patches, in build/stock/bin
 #   make lab          the measurements of docs/quality.md, hours; LAB=presets,base for some, LAB=report for the document alone
 #   make sanitize     C and C++ tests under address and undefined sanitizers
@@ -14,7 +15,7 @@ ninja = cmake --build build --target $(1) -- $(if $(JOBS),-j $(JOBS))
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL: # Ninja is
 
-.PHONY: all configure libs model check demo test stock lab sanitize clean distclean
+.PHONY: all configure libs model check demo test test-upstream stock lab sanitize clean distclean
 all: configure
 	@$(call ninja,all)
 
@@ -36,6 +37,9 @@ demo: check libs model
 
 test: check all model
 	@bash test/run.sh
+
+test-upstream: check all model
+	@JOBS='$(JOBS)' bash test/upstream.sh
 
 stock:
 	@bash scripts/preflight.sh build

@@ -32,6 +32,7 @@ set(LLAMA_USE_PREBUILT_UI OFF) # the default downloads while building
 set(LLAMA_OPENSSL         OFF)
 set(LLAMA_TOOLS_INSTALL   OFF)
 set(LLAMA_ALL_WARNINGS    OFF) # of upstream's files; ours have their own (sources.cmake)
+set(GGML_RPC_RDMA         OFF) # it is found by chance, and would be one more library for Go to link
 set(GGML_CCACHE           OFF) # a launcher of the user's choice (CMAKE_C_COMPILER_LAUNCHER) still works
 
 # A fixed build name: a commit in build/llama.cpp must not relink everything.
@@ -44,6 +45,7 @@ set(LLAMA_BUILD_COMMIT "${HEXKV_LLAMA_RELEASE}-hexkv-${PROJECT_VERSION}")
 if (HEXKV_SANITIZE)
     set(GGML_NATIVE             OFF)
     set(GGML_LLAMAFILE          OFF)
+    set(GGML_RPC                OFF)
     set(GGML_BUILD_TESTS        OFF)
     set(GGML_BUILD_EXAMPLES     OFF)
     add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)

@@ -2,13 +2,24 @@
 set(HEXKV_BIN "${CMAKE_BINARY_DIR}/bin")
 set(HEXKV_LIB "${CMAKE_BINARY_DIR}/lib")
 
-# Upstream's test programs that hexkv's own tests run.
-foreach(test test-backend-ops test-quantize-fns)
+# Upstream's test programs: two that `make test` runs, and those of `make test-upstream`.
+set(upstream_tests test-llama-archs test-recurrent-state-rollback test-save-load-state test-state-restore-fragmented
+    test-thread-safety)
+foreach(test test-backend-ops test-quantize-fns ${upstream_tests})
     add_executable(${test} EXCLUDE_FROM_ALL "${HEXKV_LLAMA_DIR}/tests/${test}.cpp")
     target_link_libraries(${test} PRIVATE llama llama-common)
-    target_include_directories(${test} PRIVATE "${CMAKE_SOURCE_DIR}/test") # ops/backend_ops_hex.h
+    target_include_directories(${test} PRIVATE "${CMAKE_SOURCE_DIR}/test") # */*_hex.h
     set_target_properties(${test} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${HEXKV_BIN}")
 endforeach()
+
+add_executable(llama-speculative-simple EXCLUDE_FROM_ALL "${HEXKV_LLAMA_DIR}/examples/speculative-simple/speculative-simple.cpp")
+target_link_libraries(llama-speculative-simple PRIVATE llama-common llama)
+set_target_properties(llama-speculative-simple PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${HEXKV_BIN}")
+
+add_custom_target(upstream DEPENDS ${upstream_tests} llama-batched-bench llama-speculative-simple)
+if (HEXKV_TESTS)
+    add_dependencies(upstream measure_shifts)
+endif()
 
 # The kernel benchmark (test/bench/README.md). bench_* are programs of their own: test/CMakeLists.txt.
 file(GLOB bench_sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/test/bench/*.cpp")
@@ -22,6 +33,9 @@ set_target_properties(hexkv-bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${HEXKV_B
 add_custom_target(tools ALL DEPENDS
     hexkv-bench llama-bench llama-completion llama-perplexity llama-quantize llama-server
     test-backend-ops test-quantize-fns)
+if (GGML_RPC)
+    add_dependencies(tools ggml-rpc-server)
+endif()
 
 # The offline trainer of the codec's tables: ninja -C build train_tables && build/bin/train_tables.
 add_executable(train_tables EXCLUDE_FROM_ALL "${HEXKV_CSRC}/tools/train_tables.c")
@@ -38,7 +52,7 @@ target_include_directories(hexkv_api PRIVATE "${HEXKV_LLAMA_DIR}/vendor" "${HEXK
 target_compile_options(hexkv_api PRIVATE ${HEXKV_WARNINGS})
 
 set(parts "")
-foreach(part hexkv_api llama-common llama-common-base llama cpp-httplib vendor-hash ggml ggml-cpu ggml-cuda ggml-base)
+foreach(part hexkv_api llama-common llama-common-base llama cpp-httplib vendor-hash ggml ggml-cpu ggml-cuda ggml-rpc ggml-base)
     if (TARGET ${part})
         list(APPEND parts ${part})
     endif()

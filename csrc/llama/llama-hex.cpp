@@ -43,6 +43,11 @@ static bool refuse(char * buf, size_t size, const std::string & why) {
     return false;
 }
 
+// a layer of Falcon-H1 is recurrent and has attention as well
+static bool has_attention(const llama_model & model, uint32_t il) {
+    return model.hparams.has_kv(il) && (!model.hparams.is_recr(il) || model.arch == LLM_ARCH_FALCON_H1);
+}
+
 bool llama_hex_supported(const llama_model * model, char * buf, size_t size) {
     const auto & hparams = model->hparams;
     const std::string arch = llm_arch_name(model->arch);
@@ -77,8 +82,7 @@ bool llama_hex_supported(const llama_model * model, char * buf, size_t size) {
 
     bool any = false;
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
-        // a layer of Falcon-H1 is recurrent and has attention as well
-        if (!hparams.has_kv(il) || (hparams.is_recr(il) && model->arch != LLM_ARCH_FALCON_H1)) {
+        if (!has_attention(*model, il)) {
             continue;
         }
         any = any || !hparams.is_swa(il);
@@ -146,15 +150,13 @@ bool llama_hex_resolve(const llama_model & model, llama_context_params & params)
     params.type_k = (ggml_type) (GGML_TYPE_HEX1 + hex.base_k - 1);
     params.type_v = (ggml_type) (GGML_TYPE_HEX1 + hex.base_v - 1);
 
-    if (params.offload_kqv) {
-        for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
-            const auto * dev = model.dev_layer(il);
-            if (dev && ggml_backend_dev_type(const_cast<ggml_backend_dev_t>(dev)) != GGML_BACKEND_DEVICE_TYPE_CPU) {
-                LLAMA_LOG_WARN("%s: %s has no HEX kernels: the KV cache and its attention stay on the CPU\n", __func__,
-                        ggml_backend_dev_name(const_cast<ggml_backend_dev_t>(dev)));
-                params.offload_kqv = false;
-                break;
-            }
+    const auto & hparams = model.hparams;
+    for (uint32_t il = 0; params.offload_kqv && il < hparams.n_layer(); ++il) {
+        const auto dev = const_cast<ggml_backend_dev_t>(model.dev_layer(il));
+        if (dev && has_attention(model, il) && !hparams.is_swa(il) && hparams.n_head_kv(il) > 0 &&
+            !llama_hex_has_kernels(dev, hex, hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), hparams.n_head(il), hparams.n_head_kv(il))) {
+            LLAMA_LOG_WARN("%s: %s has no HEX kernels: the KV cache and its attention stay on the CPU\n", __func__, ggml_backend_dev_name(dev));
+            params.offload_kqv = false;
         }
     }
     return true;
@@ -246,7 +248,9 @@ void llama_hex_apply(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinf
     }
 }
 
-bool llama_hex_refuses(const llama_kv_hex * tier, const char * what) {
+bool llama_hex_refuses(llama_memory_i * memory, const char * what) {
+    const llama_kv_cache * kv = full_attention_cache(memory);
+    const llama_kv_hex * tier = kv ? llama_hex_access::tier(*kv) : nullptr;
     if (tier && !tier->can_shift()) {
         LLAMA_LOG_ERROR("%s: a HEX cache with a backbone of channels cannot move positions; nothing was changed\n", what);
         return true;

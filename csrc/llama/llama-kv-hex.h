@@ -152,6 +152,9 @@ private:
 // turns an enabled one into cache types. False, with the reason logged, when the request contradicts itself.
 bool llama_hex_resolve(const llama_model & model, llama_context_params & params);
 
+// Whether the device can run the HEX ops on a cache of this shape.
+bool llama_hex_has_kernels(ggml_backend_dev_t dev, const hex_params & params, int32_t head_k, int32_t head_v, int32_t n_head, int32_t n_head_kv);
+
 // Gives the caches inside `memory` that HEX covers their refinement tier.
 void llama_hex_attach(llama_memory_i * memory, const hex_params & params);
 
@@ -164,8 +167,8 @@ void llama_hex_apply(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinf
 // Turns the K rows of cells whose positions were moved. False, with the reason logged and the cache cleared, when that failed.
 bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx);
 
-// True, with the reason logged, for a tier whose positions cannot be moved.
-bool llama_hex_refuses(const llama_kv_hex * tier, const char * what);
+// True, with the reason logged, for a memory whose HEX positions cannot be moved. Asked before any part of it moves.
+bool llama_hex_refuses(llama_memory_i * memory, const char * what);
 
 // The v_trans word of a state: a mark in it keeps states with a tier and states without one apart.
 uint32_t llama_hex_mark  (const llama_kv_hex * tier, uint32_t v_trans);

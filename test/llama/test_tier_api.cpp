@@ -314,10 +314,11 @@ static hex_params channels() {
 }
 
 // A backbone of channels can neither be shifted nor saved: a line of log, and nothing changes.
-static void shifts(const model_ptr & model) {
+static void shifts(const model_ptr & model, bool swa) {
     check(llama_memory_can_shift(llama_get_memory(make(model, {}, preset("balanced")).get())), "can shift");
 
     twin t(model.get(), {}, channels(), true);
+    t.swa = swa;
     t.prompt(0, 60, 20);
     const double kl = t.max_kl;
     const bool can = llama_memory_can_shift(t.mem(true));
@@ -328,8 +329,8 @@ static void shifts(const model_ptr & model) {
     const int n_div = log_lines_with("nothing was changed") - n_add;
     t.compare_positions();
     t.prompt(0, 5, 1);
-    check(t.ok() && !can && n_add == 1 && n_div == 1 && t.max_kl < 4*kl + 0.05, "channels: seq_add and seq_div are refused with a line of log each%s%s",
-          t.ok() ? "" : "; ", t.why().c_str());
+    check(t.ok() && !can && n_add == 1 && n_div == 1 && t.max_kl < 4*kl + 0.05, "channels%s: seq_add and seq_div are refused with a line of log each%s%s",
+          swa ? " beside a sliding window" : "", t.ok() ? "" : "; ", t.why().c_str());
 }
 
 static void states(const model_ptr & model, const hex_params & p, bool saves) {
@@ -447,7 +448,8 @@ int main(int argc, char ** argv) {
     counts(model);
     breakdown(model, shape);
     sliding_window_bytes();
-    shifts(model);
+    shifts(model, false);
+    shifts(models[2], true); // neither half may move
     states(model, preset("balanced"), true);
     states(model, channels(), false);
     graph_reuse(model);

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# llama.cpp's tools with HEX: one line per check, as test/e2e.sh. What each printed is in build/upstream/logs/tools.
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
+read_pin "$ROOT/scripts/models.pin"
+bin=$BUILD/bin model=$BUILD/models/$MODEL_FILE
+make_tmp
+logs=$BUILD/upstream/logs/tools
+mkdir -p "$logs"
+fails=0
+
+# gives NAME PATTERN COMMAND...: succeeds, and its output (both streams) matches
+gives() {
+    local name=$1 pattern=$2 log=$logs/${1//[^a-z-]/_}.log
+    shift 2
+    { echo "\$ $(command_line "$@")"; timeout 600 "$@" 2>&1 < /dev/null; } > "$log" || echo "FAILED with exit code $?" >> "$log"
+    if ! grep -q '^FAILED with' "$log" && grep -Eq -e "$pattern" "$log"; then echo "ok $name"
+    else echo "FAIL $name: no '$pattern' in: $(tail -n 2 "$log" | head -c 300)"; fails=$((fails + 1))
+    fi
+}
+head -c 6000 "$ROOT/cmd/hexrun/internal/corpus/opticks.txt" > "$TMP/text"
+unset LLAMA_ARG_HEX
+
+gives 'llama-bench: HEX settings are columns' '\| balanced .*@ d256' \
+    "$bin/llama-bench" -m "$model" -p 16 -n 4 -d 0,256 -r 1 -fa 1 --hex off,balanced
+gives 'llama-bench: plain types' '\| +hex3 \| +hex3 \|' "$bin/llama-bench" -m "$model" -p 16 -n 4 -r 1 -fa 1 -ctk hex3 -ctv hex3
+ppl=("$bin/llama-perplexity" -m "$model" -f "$TMP/text" -c 512 -ub 64 --chunks 1)
+gives 'llama-perplexity: the base' 'Final estimate: PPL' "${ppl[@]}" --kl-divergence-base "$TMP/base"
+gives 'llama-perplexity --kl-divergence' 'Mean +KLD: +0\.0[0-4]' "${ppl[@]}" --kl-divergence-base "$TMP/base" --kl-divergence --hex balanced
+gives 'llama-batched-bench' '\| +4 \|' "$bin/llama-batched-bench" -m "$model" --hex balanced -c 1024 -npp 64 -ntg 8 -npl 1,4
+gives 'llama-speculative-simple' 'n_accept +=? +[1-9]' "$bin/llama-speculative-simple" -m "$model" -md "$model" --hex balanced -c 512 \
+    -n 24 --temp 0 --spec-type draft-simple --spec-draft-n-max 4 -p 'The capital of France is'
+gives 'llama-server: four slots, prompt cache, streaming' '^ok$' python3 "$ROOT/test/server_slots.py" "$bin/llama-server" -m "$model" --hex balanced
+
+[ "$fails" = 0 ]

@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# llama.cpp's own test suites, with HEX off and with HEX on, and a table of the results (test/README.md).
+#
+#   test/upstream.sh [SUITE...]    suites: quantize archs state fragmented threads rollback server shifts tools load rpc ops
+#
+# HEX is switched on as users do it: by LLAMA_ARG_HEX in the environment. Logs are in build/upstream/logs.
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
+read_pin "$ROOT/scripts/models.pin"
+cd "$ROOT"
+all=(quantize archs state fragmented threads rollback server shifts tools load rpc ops)
+suites=("$@")
+[ $# -gt 0 ] || suites=("${all[@]}")
+
+bin=$BUILD/bin work=$BUILD/upstream logs=$BUILD/upstream/logs
+model=$BUILD/models/$MODEL_FILE
+preset=${HEXKV_PRESET:-balanced}
+[ -f "$model" ] || die "$model is missing; run make model"
+mkdir -p "$logs"
+unset LLAMA_ARG_HEX
+export HEXKV_BUILD=$BUILD HEXKV_MODEL=$model
+export LLAMA_ARG_LOG_COLORS=off GGML_NO_BACKTRACE=1
+rows=() failed=0
+
+# suite NAME HEX COUNTER COMMAND...: HEX is `off`, `on` or `-` (no context in it). COUNTER reads the log and prints
+# "passed failed skipped". With HEX on, a log without a word of it is a failure: the switch had no effect.
+suite() {
+    local name=$1 hex=$2 counter=$3 log=$logs/$1-$2.log status=0 p f s start=$SECONDS
+    shift 3
+    local -a with=(env)
+    [ "$hex" != on ] || with=(env "LLAMA_ARG_HEX=$preset")
+    log=${log// /-}
+    printf '\n== %s, HEX %s\n$ %s\n' "$name" "$hex" "$(command_line "${with[@]}" "$@")"
+    "${with[@]}" "$@" > "$log" 2>&1 < /dev/null || status=$?
+    read -r p f s < <("$counter" "$status" < "$log")
+    if [ "$status" != 0 ] && [ "$f" = 0 ]; then f=1; fi
+    if [ $((p + f)) = 0 ]; then echo "no test was run"; f=1; fi
+    if [ "$hex" = on ] && ! grep -qE 'refined \(|HEX is off for this model' "$log"; then echo "HEX was asked for, and no log line of it came"; f=$((f + 1)); fi
+    [ "$f" = 0 ] || { grep -iE 'fail|error|assert' "$log" | tail -n 20 || true; echo "the log is $log"; }
+    failed=$((failed + f))
+    printf -- '-- %s passed, %s failed, %s skipped, %s s\n' "$p" "$f" "$s" $((SECONDS - start))
+    rows+=("$(printf '| %s | %s | %s | %s | %s | %s |' "$name" "$hex" $((p + f + s)) "$p" "$f" "$s")")
+}
+both() { # NAME COUNTER COMMAND...
+    local name=$1
+    shift
+    suite "$name" off "$@"
+    suite "$name" on "$@"
+}
+
+count_one()    { cat > /dev/null; if [ "$1" = 0 ]; then echo 1 0 0; else echo 0 1 0; fi; }
+count_ops()    { awk '/tests passed/ { split($1, a, "/"); p += a[1]; f += a[2] - a[1] } /not supported/ { s++ } END { print p+0, f+0, s+0 }'; }
+count_archs()  { # rows of the table, less the "Meta" device that needs several; log lines can cut a row in two
+    awk -F'|' '/\| *(Dense|MoE)\|/ && $3 !~ /Meta/ { n++ } /^Summary: all/ { t = $3 } /^Summary: [0-9]/ { t = $2; f = $5 } END { print t - f, f+0, n - t }'
+}
+count_state()  { awk '/^All tests passed/ { p++ } /: model .*\.gguf/ { n++ } END { print p+0, n - p, 0 }'; }
+count_lines()  { awk '/^ok / { p++ } /^FAIL / { f++ } /^skip / { s++ } END { print p+0, f+0, s+0 }'; }
+count_pytest() { # "12 passed, 1 failed, 2 skipped, 3 deselected in 4.2s"
+    grep -E '^=+ .* in [0-9.]+s' | tail -n 1 | awk '{ for (i = 2; i <= NF; i++) { w = $i; gsub(",", "", w)
+        if (w == "passed") p += $(i-1); if (w == "failed" || w == "error" || w == "errors") f += $(i-1); if (w == "skipped" || w == "deselected") s += $(i-1) } }
+        END { print p+0, f+0, s+0 }'
+}
+
+suite_ops()      { suite test-backend-ops - count_ops "$bin/test-backend-ops" test -b CPU; }
+suite_quantize() { suite test-quantize-fns - count_one "$bin/test-quantize-fns"; }
+suite_archs()    { both test-llama-archs count_archs "$bin/test-llama-archs" -s 1 -v 4; }
+
+models() { # the tiny models of all architectures that test-llama-archs makes
+    [ -f "$work/models/.done" ] && return
+    mkdir -p "$work/models"
+    "$bin/test-llama-archs" -s 1 -o "$work/models" > "$logs/models.log" 2>&1 || die "the models were not made; the log is $logs/models.log"
+    touch "$work/models/.done"
+}
+suite_state() {
+    models
+    both test-save-load-state count_state "$bin/test-save-load-state" --models "$work/models" -lv 4
+}
+suite_fragmented() { both test-state-restore-fragmented count_one "$bin/test-state-restore-fragmented" -m "$model" -lv 4; }
+suite_threads()    { both test-thread-safety count_one "$bin/test-thread-safety" -m "$model" -p 'The meaning of life is' -n 128 -c 256 -ub 32 -np 4 -t 2 -lv 4; }
+suite_rollback() {
+    models
+    local name
+    for name in qwen35-dense nemotron_h-dense deepseek4-moe kimi-k3-moe; do
+        both "test-recurrent-state-rollback $name" count_one "$bin/test-recurrent-state-rollback" -m "$work/models/$name.gguf" -lv 4
+    done
+}
+
+# Units of llama-server that use the cache. What needs other models (images) or concerns no cache is left out.
+suite_server() {
+    local python=$work/venv/bin/python
+    if [ ! -x "$python" ]; then
+        python3 -m venv "$work/venv" && quiet "$python" -m pip install -q -r "$LLAMA/tools/server/tests/requirements.txt" ||
+            die "pytest and its requirements could not be installed in $work/venv (details: $BUILD/fetch.log)"
+    fi
+    local unit
+    for unit in slot_save ctx_shift kv_keep_only_active speculative completion; do
+        LLAMA_ARG_LOG_VERBOSITY=4 both "llama-server $unit" count_pytest "$python" test/upstream/server_tests.py -rA "unit/test_$unit.py" \
+            -k 'not multimodal and not image and not mmproj and not openai_library_stops'
+    done
+}
+suite_tools()  { suite 'tools of llama.cpp' - count_lines bash test/tools.sh; }
+suite_load()   { suite 'llama-server under load' - count_lines python3 test/load.py "${HEXKV_LOAD_SECONDS:-60}" 8 "$bin/llama-server" -m "$model" --hex "$preset"; }
+suite_rpc()    { suite 'RPC workers' - count_lines bash test/rpc.sh; }
+suite_shifts() { suite 'ten context shifts' - count_lines "$bin/measure_shifts" "$model" cmd/hexrun/internal/corpus/opticks.txt; }
+
+echo "== building"
+cmake --build "$BUILD" --target tools upstream -- ${JOBS:+-j "$JOBS"}
+for name in "${suites[@]}"; do
+    declare -F "suite_$name" > /dev/null || die "unknown suite '$name'; suites: ${all[*]}"
+    "suite_$name"
+done
+
+{
+    echo '| suite | HEX | cases | passed | failed | skipped |'
+    echo '|---|---|--:|--:|--:|--:|'
+    printf '%s\n' "${rows[@]}"
+} | tee "$work/table.md"
+[ "$failed" = 0 ]
