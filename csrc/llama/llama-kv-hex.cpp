@@ -103,6 +103,14 @@ static void bit_set(std::vector<uint32_t> & bits, uint32_t i) {
     bits[i/32] |= 1u << (i % 32);
 }
 
+// A stream whose tokens are all gone begins as a new one does: an answer must not depend on what was in the cache before.
+void llama_kv_hex::begin_stream(uint32_t s) {
+    reset_ring(rings[s]);
+    for (const auto & state : state_stream) {
+        ggml_backend_tensor_memset(state[s], 0, 0, ggml_nbytes(state[s]));
+    }
+}
+
 // Frees the slots of tokens that were removed, or whose cells this ubatch takes over.
 void llama_kv_hex::drop_dead(stream_ring & ring, const llama_kv_cells & cells, const std::vector<uint32_t> & taken) const {
     const auto dead = [&](const entry & e) {
@@ -203,6 +211,13 @@ void llama_kv_hex::apply(const slot_info & sinfo, const llama_ubatch & ubatch, c
         std::vector<uint32_t> taken((cells.size() + 31)/32);
         for (const uint32_t idx : sinfo.idxs[s]) {
             bit_set(taken, idx);
+        }
+        bool left = false; // a token that stays
+        for (uint32_t i = 0; i < cells.used_max_p1() && !left; ++i) {
+            left = !cells.is_empty(i) && !bit_get(taken, i);
+        }
+        if (!left) {
+            begin_stream(sinfo.strm[s]);
         }
         drop_dead(ring, cells, taken);
 

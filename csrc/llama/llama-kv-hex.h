@@ -138,6 +138,7 @@ private:
     std::vector<int32_t>     meta; // of the current ubatch, [n_stream of it][words]
 
     void reset_ring(stream_ring & ring) const;
+    void begin_stream(uint32_t s);
     void drop_dead (stream_ring & ring, const llama_kv_cells & cells, const std::vector<uint32_t> & taken) const;
     static int32_t n_sinks(const seq_ring & seq, const llama_kv_cells & cells, llama_seq_id id);
     void place_rows(stream_ring & ring, const llama_kv_cells & cells, const llama_ubatch & ubatch, size_t i0,

@@ -120,13 +120,10 @@ var degrees = []string{
 }
 
 var recalled = []string{
-	"q8_0", "q4_0", "hex:tiny", "hex:compact", "hex:balanced", "hex:quality",
+	"q4_0", "hex:tiny", "hex:balanced",
 	"tiny, expander for half of the heavy = hex:tiny:backbone=0.0333:heavy=0.0523",
-	"tiny, random for half of the heavy = hex:tiny:backbone=0.0333:heavy=0.0523:backbone_kind=random",
-	"tiny, expander for all of the heavy = hex:tiny:backbone=0.0666:heavy=0:recent=162",
 	"tiny, recent only = hex:tiny:heavy=0:recent=300",
 	"K 2 V 2 = hex:tiny:type_k=hex2:type_v=hex2",
-	"K 2 V 2, expander for half of the heavy = hex:tiny:type_k=hex2:type_v=hex2:backbone=0.0333:heavy=0.0523",
 }
 
 // command is what a reader would type.

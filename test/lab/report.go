@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"text/template"
@@ -123,9 +124,22 @@ func interval(write func(float64) string, lo, hi *float64) string {
 	return write(*lo) + " to " + write(*hi)
 }
 
+// plan returns hexrun info's table of bytes.
+func (l *laboratory) plan() (string, error) {
+	out, err := exec.Command(l.hexrun, "info", "-m", l.models["q4_1"]).Output()
+	if err != nil {
+		return "", err
+	}
+	at := strings.Index(string(out), "| cache")
+	if at < 0 {
+		return "", errors.New("hexrun info printed no table")
+	}
+	return strings.TrimSpace(string(out)[at:]), nil
+}
+
 // write makes quality.md and its plots.
 func (l *laboratory) write() error {
-	t, err := template.New("quality.md").Funcs(template.FuncMap{"table": l.table, "pareto": l.pareto, "lengths": l.lengths}).Parse(document)
+	t, err := template.New("quality.md").Funcs(template.FuncMap{"table": l.table, "pareto": l.pareto, "lengths": l.lengths, "plan": l.plan}).Parse(document)
 	if err != nil {
 		return err
 	}

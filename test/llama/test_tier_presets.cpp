@@ -66,7 +66,9 @@ static void teeth(const llama_model * model, const preset_case & c) {
           "%s, slots mixed up: refined rows %.3f -> %.2f, mean KL %.4f -> %.2f", c.name, error, t.rows.max_error, kl, t.mean_kl());
 }
 
-static std::vector<float> transcript(const llama_model * model, const hex_params & p, setup s, int n_calls, bool reuse) {
+enum class first { nothing, clear, remove }; // what empties the cache half way, before all begins again
+
+static std::vector<float> transcript(const llama_model * model, const hex_params & p, setup s, int n_calls, first reuse) {
     context_ptr ctx(llama_init_from_model(const_cast<llama_model *>(model), context_params(s, p)));
     rng r = { 11 };
     std::vector<float> all, logits;
@@ -81,13 +83,18 @@ static std::vector<float> transcript(const llama_model * model, const hex_params
             return {};
         }
         all.insert(all.end(), logits.begin(), logits.end());
-        if (reuse && i == n_calls/2) { // all over again in the same context
-            llama_memory_clear(llama_get_memory(ctx.get()), true);
+        if (reuse != first::nothing && i == n_calls/2) { // all over again in the same context
+            if (reuse == first::clear) {
+                llama_memory_clear(llama_get_memory(ctx.get()), true);
+            }
+            for (int id = 0; id < s.n_seq && reuse == first::remove; id++) {
+                llama_memory_seq_rm(llama_get_memory(ctx.get()), id, -1, -1);
+            }
             r = { 11 };
             pos.assign(s.n_seq, 0);
             all.clear();
             i = -1;
-            reuse = false;
+            reuse = first::nothing;
         } else if (pos[seq] > 150) {
             llama_memory_seq_rm(llama_get_memory(ctx.get()), seq, 0, -1);
             pos[seq] = 0;
@@ -102,20 +109,21 @@ static void deterministic(const llama_model * model, const preset_case & c) {
         s.n_seq   = 2;
         s.n_ctx   = 512;
         s.unified = unified;
-        const std::vector<float> a = transcript(model, c.params, s, 40, false);
-        const bool again = a == transcript(model, c.params, s, 40, false), cleared = a == transcript(model, c.params, s, 40, true);
-        const std::vector<float> b = transcript(model, c.params, s, 8, false);
+        const std::vector<float> a = transcript(model, c.params, s, 40, first::nothing);
+        const bool again = a == transcript(model, c.params, s, 40, first::nothing), cleared = a == transcript(model, c.params, s, 40, first::clear),
+                   removed = a == transcript(model, c.params, s, 40, first::remove);
+        const std::vector<float> b = transcript(model, c.params, s, 8, first::nothing);
         std::vector<float> other[2]; // two contexts at once
-        std::thread first([&] { other[0] = transcript(model, c.params, s, 8, false); });
-        std::thread second([&] { other[1] = transcript(model, c.params, s, 8, false); });
-        first.join();
-        second.join();
+        std::thread one([&] { other[0] = transcript(model, c.params, s, 8, first::nothing); });
+        std::thread two([&] { other[1] = transcript(model, c.params, s, 8, first::nothing); });
+        one.join();
+        two.join();
         const bool contexts = b == other[0] && b == other[1];
         s.n_threads = 2;
-        const bool threads = b == transcript(model, c.params, s, 8, false);
-        check(!a.empty() && again && cleared && threads && contexts,
-              "%s, %s: bit-identical again (%d), after a clear (%d), with 2 threads (%d), in two contexts at once (%d)",
-              c.name, unified ? "unified" : "streams", again, cleared, threads, contexts);
+        const bool threads = b == transcript(model, c.params, s, 8, first::nothing);
+        check(!a.empty() && again && cleared && removed && threads && contexts,
+              "%s, %s: bit-identical again (%d), after a clear (%d), after seq_rm (%d), with 2 threads (%d), in two contexts at once (%d)",
+              c.name, unified ? "unified" : "streams", again, cleared, removed, threads, contexts);
     }
 }
 
