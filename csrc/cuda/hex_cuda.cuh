@@ -24,13 +24,41 @@
 #define HEX_WARP 32
 #define HEX_ALL  0xffffffffu // lanes of a shuffle
 
-// More than 48 KB of shared memory have to be asked for. False: the device has less.
+// What the kernels need to know about a device. Turing or later.
+struct hex_cuda_device {
+    int    n_sm;   // multiprocessors
+    size_t shared; // bytes of shared memory that a block can ask for
+};
+
+// More than 48 KB of shared memory have to be asked for.
 template<typename F>
-static inline bool hex_allow_shared(F kernel, size_t bytes) {
+static inline void hex_allow_shared(F kernel, size_t bytes) {
 #if defined(HEX_CUDA_ON_CPU)
     (void) kernel;
-    return bytes <= 96*1024;
+    (void) bytes;
 #else
-    return bytes <= 48*1024 || cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes) == cudaSuccess;
+    if (bytes > 48*1024) {
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
+    }
 #endif
+}
+
+static inline void hex_clear(void * p, size_t n, cudaStream_t stream) {
+#if defined(HEX_CUDA_ON_CPU)
+    (void) stream;
+    memset(p, 0, n);
+#else
+    cudaMemsetAsync(p, 0, n, stream);
+#endif
+}
+
+// The kernels read codes and residuals at even addresses; on the CPU they may lie anywhere.
+static inline bool hex_cuda_aligned(const struct hex_cache & c) {
+    const struct hex_tensor * tensors[] = { &c.k_base, &c.v_base, &c.pool };
+    for (const struct hex_tensor * t : tensors) {
+        if ((uintptr_t) t->data % 2 != 0 || t->nb[1] % 2 != 0 || t->nb[2] % 2 != 0 || t->nb[3] % 2 != 0) {
+            return false;
+        }
+    }
+    return true;
 }

@@ -50,7 +50,7 @@ struct fiber {
 
 struct warp {
     unsigned n_live, n_waiting, turn;
-    uint32_t value[2][32]; // of the shuffle that is under way and of the one before
+    uint32_t value[2][32][6]; // of the shuffle that is under way and of the one before
 };
 
 struct machine {
@@ -177,9 +177,18 @@ void launch(dim3 grid, dim3 block, size_t shared, F kernel) {
 inline uint32_t shuffle(uint32_t v, unsigned from) {
     warp & w = m.warps[m.current->warp];
     const unsigned turn = w.turn;
-    w.value[turn][m.current->lane] = v;
+    w.value[turn][m.current->lane][0] = v;
     wait_warp();
-    return m.warps[m.current->warp].value[turn][from & 31];
+    return w.value[turn][from & 31][0];
+}
+
+// What a matrix instruction sees: six words of every lane, until the warp's next shuffle but one.
+inline const uint32_t (*exchange(const uint32_t v[6]))[6] {
+    warp & w = m.warps[m.current->warp];
+    const unsigned turn = w.turn;
+    memcpy(w.value[turn][m.current->lane], v, sizeof(w.value[turn][0]));
+    wait_warp();
+    return w.value[turn];
 }
 
 template<typename T>
@@ -215,7 +224,7 @@ inline unsigned __ballot_sync(unsigned mask, int p) {
     const unsigned turn = cuda_on_cpu::m.warps[cuda_on_cpu::m.current->warp].turn;
     cuda_on_cpu::shuffle_any(mask, p != 0 ? 1u : 0u, 0);
     const cuda_on_cpu::warp & w = cuda_on_cpu::m.warps[cuda_on_cpu::m.current->warp];
-    for (unsigned i = 0; i < 32; i++) { res |= w.value[turn][i] << i; }
+    for (unsigned i = 0; i < 32; i++) { res |= w.value[turn][i][0] << i; }
     return res;
 }
 inline int __any_sync(unsigned mask, int p) { return __ballot_sync(mask, p) != 0; }
