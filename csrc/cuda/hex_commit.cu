@@ -576,10 +576,14 @@ size_t hex_commit_cuda_work(const struct hex_cache & c) {
     return sizeof(int32_t)*place_words(c)*(size_t) c.n_head_kv*(size_t) c.n_stream;
 }
 
+bool hex_commit_cuda_supported(const struct hex_cache & c) {
+    return !hex_has_channels(&c) && (int64_t) c.n_head_kv*c.n_stream <= 65535 && c.n_tps <= 65535 && hex_cuda_aligned(c);
+}
+
 bool hex_commit_cuda(const struct hex_commit & cm, void * work, cudaStream_t stream) {
     const hex_cache & c = cm.cache;
     const int32_t n_heads = c.n_head_kv*c.n_stream;
-    if (hex_has_channels(&c) || n_heads > 65535 || c.n_tps > 65535) {
+    if (!hex_commit_cuda_supported(c)) {
         return false;
     }
     const size_t place  = sizeof(int32_t)*HEX_SEARCH_WORDS*(PLACE_THREADS/HEX_WARP);
