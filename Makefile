@@ -3,17 +3,22 @@
 #   make              everything: tools, libhexkv, hexrun
 #   make demo         builds what it needs, fetches the default model, compares caches, chats
 #   make test         every test
+#   make cuda-toolkit nvcc for machines without CUDA, in build/cuda-toolkit: what csrc/cuda is compiled with in the tests
 #   make stock        the same llama.cpp without patches, in build/stock/bin
 #   make sanitize     C and C++ tests under address and undefined sanitizers
 #   make clean        removes what was compiled; make distclean also the sources and models that were fetched
 #
 # Variables: JOBS=2, CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_CUDA=ON", LLAMA_CPP_DIR=..., HEXKV_MODEL_FILE=...
+# GGML_CUDA=1 builds for NVIDIA GPUs (CUDA 12.0 or newer, Turing or later).
 JOBS ?=
+ifdef GGML_CUDA
+override CMAKE_ARGS += -DGGML_CUDA=$(if $(filter 0 OFF off,$(GGML_CUDA)),OFF,ON)
+endif
 ninja = cmake --build build --target $(1) -- $(if $(JOBS),-j $(JOBS))
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL: # Ninja is
 
-.PHONY: all configure libs model check demo test stock sanitize clean distclean
+.PHONY: all configure libs model check demo test stock sanitize cuda-toolkit clean distclean
 all: configure
 	@$(call ninja,all)
 
@@ -43,6 +48,9 @@ stock:
 sanitize:
 	@bash scripts/preflight.sh build
 	@JOBS='$(JOBS)' bash scripts/sanitize.sh
+
+cuda-toolkit:
+	@bash scripts/cuda-toolkit.sh
 
 clean:
 	@bash scripts/clean.sh

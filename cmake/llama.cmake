@@ -50,6 +50,18 @@ if (HEXKV_SANITIZE)
     add_link_options(-fsanitize=address,undefined)
 endif()
 
+# CUDA of this machine, else what `make cuda-toolkit` installed; that has no driver library, so no virtual memory either.
+set(toolkit "${CMAKE_SOURCE_DIR}/build/cuda-toolkit")
+if (GGML_CUDA AND NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX} AND EXISTS "${toolkit}/bin/nvcc")
+    find_program(HEXKV_NVCC nvcc PATHS /usr/local/cuda/bin)
+    if (NOT HEXKV_NVCC)
+        set(CMAKE_CUDA_COMPILER "${toolkit}/bin/nvcc" CACHE FILEPATH "CUDA compiler")
+        set(CUDAToolkit_ROOT    "${toolkit}"          CACHE PATH     "CUDA toolkit")
+        set(GGML_CUDA_NO_VMM ON CACHE BOOL "No virtual memory of CUDA devices")
+        message(STATUS "hexkv: CUDA is compiled with ${toolkit}")
+    endif()
+endif()
+
 add_subdirectory("${HEXKV_LLAMA_DIR}" llama EXCLUDE_FROM_ALL)
 if (HEXKV_SANITIZE)
     return() # the tests need no tools

@@ -1,7 +1,7 @@
 // HEX ops in ggml-cuda: what its call sites use. NVIDIA devices from Turing on; others refuse the ops.
 #pragma once
 
-#include "common.cuh"
+#include "ggml-cuda/common.cuh"
 
 #if defined(GGML_USE_HIP) || defined(GGML_USE_MUSA)
 static inline bool ggml_cuda_hex_supported(int, const ggml_tensor *) { return false; }

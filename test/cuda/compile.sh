@@ -20,7 +20,7 @@ fails=0
 check() {
     local name=$1 file=$2
     shift 2
-    if "$nvcc" -std=c++17 -use_fast_math -extended-lambda -I"$ROOT/csrc" -I"$ggml/include" -I"$ggml/src" -I"$ggml/src/ggml-cuda" \
+    if "$nvcc" -std=c++17 -use_fast_math -extended-lambda -I"$ROOT/csrc" -I"$ggml/include" -I"$ggml/src" \
             -DGGML_CUDA_USE_GRAPHS -Xcompiler -Wno-pedantic "$@" -o "$TMP/out" "$file" > "$TMP/log" 2>&1 && [ ! -s "$TMP/log" ]; then
         echo "ok $name"
     else
