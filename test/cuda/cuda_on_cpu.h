@@ -124,7 +124,7 @@ inline void run_block() {
     m.warps.assign((n + 31)/32, {});
     for (unsigned i = 0; i < n; i++) {
         fiber & f = m.fibers[i];
-        if (f.stack.empty()) { f.stack.resize(1 << 16); }
+        if (f.stack.empty()) { f.stack.resize(1 << 18); }
         f.tid  = dim3(i % m.block_dim.x, i/m.block_dim.x % m.block_dim.y, i/m.block_dim.x/m.block_dim.y);
         f.lane = i % 32;
         f.warp = i/32;

@@ -78,7 +78,7 @@ step_perf() {
     local i
     rm -f "$report"/perf-*.txt
     for ((i = 1; i <= rounds; i++)); do # each round measures all of them, one after the other
-        HEXKV_PERF_LARGE=1 "$bin/test-backend-ops" perf -b "$device" -o FLASH_ATTN_EXT,HEX_ATTN,HEX_COMMIT -p 'hexkv|type_k|hsk=128,hsv=128,nh=8,nr23=\[4,[18]\]' > "$report/perf-$i.raw" 2>&1 || failed=1
+        HEXKV_PERF_LARGE=1 "$bin/test-backend-ops" perf -b "$device" -o FLASH_ATTN_EXT,HEX_ATTN,HEX_COMMIT -p 'hexkv|type_k|hsk=128,hsv=128,nh=(8|64),nr23=\[4,1\]' > "$report/perf-$i.raw" 2>&1 || failed=1
         perf_lines < "$report/perf-$i.raw" > "$report/perf-$i.txt"
     done
     [ -s "$report/perf-1.txt" ] || { failed=1; say "perf: nothing was measured; see $report/perf-1.raw"; }

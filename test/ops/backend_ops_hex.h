@@ -371,8 +371,8 @@ static void append_hex_cases(std::vector<std::unique_ptr<test_case>> & cases) {
 
 // Decoding and prefill beside flash attention over stock types. HEXKV_PERF_LARGE: the sizes that GPUs are measured at.
 static void append_hex_perf_case(std::vector<std::unique_ptr<test_case>> & cases, int kv, int nb, int ns) {
-    for (ggml_type type : {GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0}) {
-        cases.emplace_back(new test_flash_attn_ext(128, 128, 8, {4, ns}, kv, nb, true, false, 0, 0, GGML_PREC_F32, type, type, {0, 2, 1, 3}));
+    for (ggml_type type : {GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0}) { // its streams would share K and V, so more heads
+        cases.emplace_back(new test_flash_attn_ext(128, 128, 8*ns, {4, 1}, kv, nb, true, false, 0, 0, GGML_PREC_F32, type, type, {0, 2, 1, 3}));
     }
     hex_shape_case c;
     c.type_k = GGML_TYPE_HEX4;
