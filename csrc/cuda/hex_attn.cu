@@ -3,8 +3,9 @@
 //   attend   a block per (stream, KV head, query rows, range of cells): one softmax over its tiles of plain cells, of
 //            refined cells and, in the last range, of the ubatch's own rows. Rows are the query heads of the group for
 //            each token, packed: 16 of them whose cells four warps share (decode), or 128 over common tiles (prefill).
-//   finish   merges the ranges in their order, with the sinks
-//   mass     a block per (stream, KV head, chunk of cells): probabilities of ranked refined cells and of the ubatch's
+//   finish   merges the ranges in their order, with the sinks; for few query rows it also makes the mass, of the logits that
+//            `attend` has kept of ranked slots and of the ubatch's rows
+//   mass     for many query rows: a block per (stream, KV head, chunk of cells): probabilities of ranked refined cells and of the ubatch's
 //            rows, summed over all query rows in their order; no atomics on floats, so the same input gives the same bits
 //
 // Nothing waits for the host, and grids depend on shapes alone: CUDA graphs capture all of it.
@@ -25,6 +26,12 @@ struct attn_args {
     int32_t  range;   // cells of one, a multiple of 32
     float  * part;    // [stream, KV head][row][range][2 + D]: maximum, sum, weighted V
     float  * stat;    // [stream, KV head][row][2]: maximum, 1/sum
+    float  * logits;  // few rows: [stream, KV head][ranked slots, rows of the ubatch][row]; NULL: not kept
+
+    __device__ slot_logits kept(int32_t sh) const {
+        const int32_t n_slots = a.cache.n_ring + a.cache.n_heavy;
+        return { logits ? logits + (int64_t) sh*(n_slots + a.cache.n_tps)*n_rows : NULL, n_slots, n_rows };
+    }
 };
 
 //
@@ -212,6 +219,27 @@ static __device__ __forceinline__ void finish_logits(const attn_args & p, const 
     }
 }
 
+// Keeps a tile's logits for the mass.
+template<int T>
+static __device__ __forceinline__ void keep_logits(const slot_logits & keep, const chunk_lists & lists, const tile_ref & t, int32_t row0, const float x[T/8][4]) {
+    if (!keep.x || t.kind == TILE_PLAIN) {
+        return;
+    }
+    for (int j = 0; j < T/8; j++) {
+        for (int i = 0; i < 4; i++) {
+            const int     col = 8*j + 2*(threadIdx.x % 4) + i % 2;
+            const int32_t row = row0 + i/2*8;
+            if (col >= t.n || row >= keep.n_rows) {
+                continue;
+            }
+            const int32_t slot = t.kind == TILE_RAW ? keep.n_slots + t.first + col : lists.slots[t.first + col];
+            if (t.kind == TILE_RAW || slot < keep.n_slots) {
+                keep.x[(int64_t) slot*keep.n_rows + row] = x[j][i];
+            }
+        }
+    }
+}
+
 //
 // attend
 //
@@ -264,8 +292,9 @@ static __global__ void __launch_bounds__(L::THREADS) hex_attn_attend(const attn_
 
     const int32_t begin = split*p.range, end = min(c.n_kv, begin + p.range);
     const bool    last  = split == p.n_split - 1;
+    const slot_logits kept = p.kept(s*c.n_head_kv + h);
     for (int32_t c0 = begin; c0 < end || (last && c0 == begin); c0 += HEX_CHUNK) {
-        const chunk_lists lists = make_lists(c, l, shared, s, h, c0, min(HEX_CHUNK, end - c0));
+        const chunk_lists lists = make_lists(c, l, shared, kept, s, h, c0, min(HEX_CHUNK, end - c0));
         const int n_raw = last && c0 + HEX_CHUNK >= end ? c.n_tps : 0;
         const int n     = (lists.n_plain + T - 1)/T + (lists.n_refined + T - 1)/T + (n_raw + T - 1)/T;
 
@@ -283,7 +312,10 @@ static __global__ void __launch_bounds__(L::THREADS) hex_attn_attend(const attn_
             const uint32_t seen = visible_of<T>(p, lists, t, s, c0, token, biased);
             hex_copy_wait(); // for K
             team_sync<WR>();
+            float x[T/8][4] = {};
             if (!team_any<WR>(seen != 0)) {
+                finish_logits<T>(p, lists, t, s, c0, 0, false, token, shift, slope, x); // all hidden
+                keep_logits<T>(kept, lists, t, row0 + my_row, x);
                 stage_tile<L, D, T>(c, l, shared, lists, next, s, h, c0, team, false);
                 hex_copy_wait();
                 stage_tile<L, D, T>(c, l, shared, lists, next, s, h, c0, team, true);
@@ -292,7 +324,6 @@ static __global__ void __launch_bounds__(L::THREADS) hex_attn_attend(const attn_
             load_tile<L, D, T>(c, l, shared, lists, t, s, h, team, false);
             team_sync<WR>();
             stage_tile<L, D, T>(c, l, shared, lists, next, s, h, c0, team, false);
-            float x[T/8][4] = {};
             if (active) {
                 tile_logits<L, D, T>(q, tile, x);
             }
@@ -300,6 +331,7 @@ static __global__ void __launch_bounds__(L::THREADS) hex_attn_attend(const attn_
             team_sync<WR>();
             load_tile<L, D, T>(c, l, shared, lists, t, s, h, team, true);
             finish_logits<T>(p, lists, t, s, c0, seen, biased, token, shift, slope, x);
+            keep_logits<T>(kept, lists, t, row0 + my_row, x);
 
             float keep[2];
 #pragma unroll
@@ -409,10 +441,76 @@ static __global__ void __launch_bounds__(L::THREADS) hex_attn_attend(const attn_
 // finish
 //
 
+// The mass of ranked slots and rows of the ubatch, a thread for each, from the logits that were kept.
+template<int D>
+static __device__ void mass_of_logits(const attn_args & p, int32_t s, int32_t h, int32_t first, float * stat) {
+    const hex_cache & c = p.a.cache;
+    const int32_t sh = s*c.n_head_kv + h;
+    for (int32_t row = threadIdx.x/HEX_WARP; row < p.n_rows; row += D/HEX_WARP) {
+        const float * part = p.part + ((int64_t) sh*p.n_rows + row)*p.n_split*(2 + D);
+        const float   sink = p.a.sinks ? p.a.sinks[h*p.group + row % p.group] : -INFINITY;
+        const int lane = threadIdx.x % HEX_WARP;
+        float m = sink, sum = 0.0f;
+        for (int32_t i = lane; i < p.n_split; i += HEX_WARP) {
+            m = fmaxf(m, part[i*(2 + D)]);
+        }
+        for (int i = HEX_WARP/2; i > 0; i /= 2) {
+            m = fmaxf(m, __shfl_xor_sync(HEX_ALL, m, i));
+        }
+        const float base = m == -INFINITY ? 0.0f : m;
+        for (int32_t i = lane; i < p.n_split; i += HEX_WARP) {
+            sum += __expf(part[i*(2 + D)] - base)*part[i*(2 + D) + 1];
+        }
+        for (int i = HEX_WARP/2; i > 0; i /= 2) {
+            sum += __shfl_xor_sync(HEX_ALL, sum, i);
+        }
+        sum += p.a.sinks ? __expf(sink - base) : 0.0f;
+        if (lane == 0) {
+            stat[2*row]     = base;
+            stat[2*row + 1] = sum > 0.0f ? 1.0f/sum : 0.0f;
+        }
+    }
+    __syncthreads();
+
+    const slot_logits kept = p.kept(sh);
+    const int32_t i = first + (int32_t) threadIdx.x, n_slots = kept.n_slots;
+    if (i >= n_slots + c.n_tps) {
+        return;
+    }
+    const int32_t * meta = hex_meta(&c, s);
+    float * mass = p.a.mass + (int64_t) sh*(n_slots + c.n_tps + c.n_heavy);
+    int32_t cell = 0;
+    bool holds = true;
+    if (i < n_slots) { // else a row, whose logits are always there
+        cell  = i < c.n_ring ? hex_meta_ring(meta, c.n_tps)[i] :
+                (int32_t) ((uint32_t) hex_state(&c, s, h)[hex_state_heavy_cell(c.head_k, c.n_ring) + i - c.n_ring] - 1);
+        holds = cell >= 0 && cell < c.n_kv && hex_bit_get(hex_meta_bitmap(meta, c.n_tps, c.n_ring), cell) &&
+                ((const uint32_t *) kept.x)[(int64_t) i*p.n_rows] != HEX_NOT_OWNER;
+    }
+    float sum = 0.0f;
+    for (int32_t row = 0; row < p.n_rows && holds; row++) {
+        sum += __expf(kept.x[(int64_t) i*p.n_rows + row] - stat[2*row])*stat[2*row + 1];
+    }
+    mass[i] = sum;
+    if (i >= c.n_ring && i < n_slots) { // queries that could see a heavy hitter
+        int32_t n_seen = 0;
+        for (int32_t token = 0; token < c.n_tps && holds; token++) {
+            const uint16_t * mask = mask_row(p.a, s, token);
+            n_seen += !mask || mask[cell] != 0xfc00;
+        }
+        mass[n_slots + c.n_tps + i - c.n_ring] = (float) n_seen;
+    }
+}
+
 template<int D>
 static __global__ void __launch_bounds__(D) hex_attn_finish(const attn_args p) {
+    HEX_SHARED(memory);
     const hex_cache & c = p.a.cache;
     const int32_t row = (int32_t) blockIdx.x, sh = (int32_t) blockIdx.y, s = sh/c.n_head_kv, h = sh % c.n_head_kv;
+    if (row >= p.n_rows) {
+        mass_of_logits<D>(p, s, h, (row - p.n_rows)*D, (float *) memory);
+        return;
+    }
     const int32_t head = h*p.group + row % p.group;
     const float * part = p.part + ((int64_t) sh*p.n_rows + row)*p.n_split*(2 + D);
 
@@ -457,7 +555,7 @@ static __global__ void __launch_bounds__(HEX_WARP*few_warps<D>) hex_attn_mass(co
     const uint16_t * tile = (const uint16_t *) (shared + l.tile(team));
 
     fill_tables(c, l, shared);
-    chunk_lists lists = make_lists(c, l, shared, s, h, c0, raw ? 0 : min(HEX_CHUNK, c.n_kv - c0));
+    chunk_lists lists = make_lists(c, l, shared, p.kept(sh), s, h, c0, raw ? 0 : min(HEX_CHUNK, c.n_kv - c0));
     lists.n_plain = 0;
     const int n = raw ? (c.n_tps + T - 1)/T : (lists.n_refined + T - 1)/T;
 
@@ -556,15 +654,18 @@ static attn_args make_args(const hex_attn & a, const hex_cuda_device & dev, floa
     p.range   = ((c.n_kv + n_split - 1)/n_split + 31)/32*32;
     p.range   = p.range < 32 ? 32 : p.range;
     p.n_split = c.n_kv > 0 ? (c.n_kv + p.range - 1)/p.range : 1;
+    const size_t n_all = (size_t) p.n_rows*(size_t) (c.n_head_kv*c.n_stream); // query rows
     p.stat    = work;
-    p.part    = work + 2*(size_t) p.n_rows*(size_t) (c.n_head_kv*c.n_stream);
+    p.part    = work + 2*n_all;
+    p.logits  = a.mass && few_rows(a) ? p.part + n_all*(size_t) p.n_split*(size_t) (2 + c.head_v) : NULL;
     return p;
 }
 
 size_t hex_attn_cuda_work(const hex_attn & a, const hex_cuda_device & dev) {
     const hex_cache & c = a.cache;
     const attn_args p = make_args(a, dev, NULL);
-    return sizeof(float)*(size_t) p.n_rows*(size_t) (c.n_head_kv*c.n_stream)*(2 + (size_t) p.n_split*(size_t) (2 + c.head_v));
+    const size_t logits = a.mass && few_rows(a) ? (size_t) (c.n_ring + c.n_heavy + c.n_tps) : 0;
+    return sizeof(float)*(size_t) p.n_rows*(size_t) (c.n_head_kv*c.n_stream)*(2 + (size_t) p.n_split*(size_t) (2 + c.head_v) + logits);
 }
 
 template<typename L>
@@ -604,8 +705,9 @@ static void launch(const attn_args & p, const hex_cuda_device & dev, cudaStream_
         launch_attend<D, many_layout<D>>(p, stream);
     }
     const auto finish = hex_attn_finish<D>;
-    HEX_LAUNCH(finish, dim3(p.n_rows, n_heads), dim3(D), 0, stream, p);
-    if (p.a.mass) {
+    const int32_t n_mass = p.logits ? (c.n_ring + c.n_heavy + c.n_tps + D - 1)/D : 0; // blocks
+    HEX_LAUNCH(finish, dim3(p.n_rows + n_mass, n_heads), dim3(D), sizeof(float)*2*FEW_ROWS, stream, p);
+    if (p.a.mass && !p.logits) {
         const auto   mass   = hex_attn_mass<D>;
         const size_t shared = few_layout<D>(c.bits_k, c.bits_v, c.refine).bytes();
         hex_allow_shared(mass, shared);

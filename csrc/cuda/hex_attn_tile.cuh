@@ -64,22 +64,42 @@ struct tile_layout {
 // tables
 //
 
-static __device__ void fill_lut(int bits, uint32_t * lut, int i0, int step) {
-    for (int i = i0; i < 1 << (8 + bits); i += step) {
-        const int w0 = i & 255, w1 = i >> bits & 255;
-        lut[i] = hex_f16x2((float) (hex_table_a[bits][w0 & 15] + hex_table_b[bits][w0 >> 4]),
-                           (float) (hex_table_a[bits][w1 & 15] + hex_table_b[bits][w1 >> 4]));
+// Entry i: the values of the windows i & 255 and i >> K & 255. They repeat, so each is computed once.
+template<int K>
+static __device__ void fill_lut(uint16_t * value, uint32_t * lut, int i0, int step) {
+    __syncthreads(); // the values of the last table are read to their end
+    for (int w = i0; w < 256; w += step) {
+        value[w] = (uint16_t) hex_f16x2((float) (hex_table_a[K][w & 15] + hex_table_b[K][w >> 4]), 0.0f);
+    }
+    __syncthreads();
+    for (int i = 4*i0; i < 1 << (8 + K); i += 4*step) {
+        const uint2 low = *(const uint2 *) (value + (i & 255));
+        uint32_t high[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            high[j] = (uint32_t) value[((i >> K) + (j >> K)) & 255] << 16;
+        }
+        *(uint4 *) (lut + i) = { (low.x & 0xffff) | high[0], low.x >> 16 | high[1], (low.y & 0xffff) | high[2], low.y >> 16 | high[3] };
     }
 }
 
 template<typename L>
 static __device__ void fill_tables(const hex_cache & c, const L & l, uint32_t * shared) {
-    fill_lut(c.bits_k, shared + l.lut_k, threadIdx.x, L::THREADS);
+    uint16_t * value = (uint16_t *) (shared + l.team);
+    const auto fill = [&](int bits, uint32_t * lut) {
+        switch (bits) {
+            case 1: fill_lut<1>(value, lut, threadIdx.x, L::THREADS); break;
+            case 2: fill_lut<2>(value, lut, threadIdx.x, L::THREADS); break;
+            case 3: fill_lut<3>(value, lut, threadIdx.x, L::THREADS); break;
+            case 4: fill_lut<4>(value, lut, threadIdx.x, L::THREADS); break;
+        }
+    };
+    fill(c.bits_k, shared + l.lut_k);
     if (l.lut_v != l.lut_k) {
-        fill_lut(c.bits_v, shared + l.lut_v, threadIdx.x, L::THREADS);
+        fill(c.bits_v, shared + l.lut_v);
     }
     if (c.refine >= HEX_REFINE_HEX1 && c.refine <= HEX_REFINE_HEX4 && l.lut_r != l.lut_k && l.lut_r != l.lut_v) {
-        fill_lut(c.refine, shared + l.lut_r, threadIdx.x, L::THREADS);
+        fill(c.refine, shared + l.lut_r);
     }
     for (int i = threadIdx.x; i < 128; i += L::THREADS) { // 1 to 2 as f16
         ((uint16_t *) (shared + l.mantissa))[i] = (uint16_t) (0x3c00 + ((hex_scale_mantissa[i] + 0x1000) >> 13));
@@ -276,16 +296,31 @@ struct chunk_lists {
     __device__ int refined_cell(int i) const { return cells[HEX_CHUNK - 1 - i]; }
 };
 
-static __device__ __forceinline__ void claim(const hex_cache & c, const uint32_t * valid, int32_t * owner, int32_t c0, int32_t len, int32_t cell, int32_t slot) {
+#define HEX_NOT_OWNER 0x7fc0ffeeu // a NaN that no computation gives
+
+// Logits of ranked slots and rows of the ubatch that the kernel of decoding keeps for the mass: [slot or row][query row].
+// A slot whose cell another slot holds is marked in its first query row.
+struct slot_logits {
+    float * x;      // NULL: not kept
+    int32_t n_slots, n_rows;
+};
+
+// The cell's lowest slot has it.
+static __device__ __forceinline__ void claim(const hex_cache & c, const uint32_t * valid, int32_t * owner, const slot_logits & keep,
+        int32_t c0, int32_t len, int32_t cell, int32_t slot) {
     if (cell >= c0 && cell < c0 + len && cell < c.n_kv && hex_bit_get(valid, cell)) {
-        atomicMin(&owner[cell - c0], slot);
+        const int32_t old  = atomicMin(&owner[cell - c0], slot);
+        const int32_t lost = max(old, slot); // of the two; INT_MAX: nobody had claimed it
+        if (keep.x && lost < keep.n_slots) {
+            ((uint32_t *) keep.x)[(int64_t) lost*keep.n_rows] = HEX_NOT_OWNER;
+        }
     }
 }
 
 // The lists of cells [c0, c0 + len); c0 is a multiple of 32. The whole block calls it. Shared memory of L::team is
 // overwritten.
 template<typename L>
-static __device__ chunk_lists make_lists(const hex_cache & c, const L & l, uint32_t * shared, int32_t s, int32_t h, int32_t c0, int32_t len) {
+static __device__ chunk_lists make_lists(const hex_cache & c, const L & l, uint32_t * shared, const slot_logits & keep, int32_t s, int32_t h, int32_t c0, int32_t len) {
     const int32_t  * meta  = hex_meta(&c, s);
     const uint32_t * valid = hex_meta_bitmap(meta, c.n_tps, c.n_ring);
     const int32_t  * ring  = hex_meta_ring(meta, c.n_tps);
@@ -300,16 +335,16 @@ static __device__ chunk_lists make_lists(const hex_cache & c, const L & l, uint3
     }
     __syncthreads();
     for (int32_t i = threadIdx.x; i < c.n_ring; i += L::THREADS) {
-        claim(c, valid, owner, c0, len, ring[i], i);
+        claim(c, valid, owner, keep, c0, len, ring[i], i);
     }
     for (int32_t i = threadIdx.x; i < c.n_heavy; i += L::THREADS) {
-        claim(c, valid, owner, c0, len, (int32_t) ((uint32_t) heavy[i] - 1), c.n_ring + i);
+        claim(c, valid, owner, keep, c0, len, (int32_t) ((uint32_t) heavy[i] - 1), c.n_ring + i);
     }
     if (c.n_static > 0) { // but for LOG, slot i is for one of the cells [i*period, (i + 1)*period)
         const bool    all   = c.graph.kind == HEX_BACKBONE_LOG;
         const int32_t first = all ? 0 : c0/c.graph.period, end = all ? c.n_static : min(c.n_static, (c0 + len - 1)/c.graph.period + 1);
         for (int32_t i = first + (int32_t) threadIdx.x; i < end; i += L::THREADS) {
-            claim(c, valid, owner, c0, len, hex_graph_cell_impl(&c.graph, c.pair0 + h, i), c.n_ring + c.n_heavy + i);
+            claim(c, valid, owner, keep, c0, len, hex_graph_cell_impl(&c.graph, c.pair0 + h, i), c.n_ring + c.n_heavy + i);
         }
     }
     __syncthreads();
