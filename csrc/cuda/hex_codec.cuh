@@ -33,7 +33,7 @@ static __device__ __forceinline__ int32_t hex_warp_sum(int32_t x) {
     return x;
 }
 
-static __device__ __forceinline__ int32_t hex_warp_min(int32_t x) {
+static __device__ __forceinline__ uint32_t hex_warp_min(uint32_t x) {
     for (int i = HEX_WARP/2; i > 0; i /= 2) {
         x = min(x, __shfl_xor_sync(HEX_ALL, x, i));
     }
@@ -60,18 +60,33 @@ static __device__ float hex_measure(const float x[2]) {
     return hex_sigma(amax, hex_warp_sum(sum));
 }
 
+// N words from an address that is a multiple of their size.
+template<int N>
+static __device__ __forceinline__ void hex_load_words(uint32_t v[N], const uint32_t * p) {
+    if (N == 2) {
+        const uint2 x = *(const uint2 *) p;
+        v[0] = x.x, v[1] = x.y;
+    }
+#pragma unroll
+    for (int i = 0; i + 4 <= N; i += 4) {
+        const uint4 x = *(const uint4 *) (p + i);
+        v[i] = x.x, v[i + 1] = x.y, v[i + 2] = x.z, v[i + 3] = x.w;
+    }
+}
+
 // The search. State w = g << K | h; best[g] is the least metric of the states whose high part is g (hex_codec.c says
-// more). A lane owns the groups lane, lane + 32, ...; with K = 4 there are 16, and two lanes share one, half of its
+// more), here 16 times that, so that a branch fits below it and one minimum finds both. A lane owns the groups lane, lane + 32, ...; with K = 4 there are 16, and two lanes share one, half of its
 // branches each. Returns the best last group; w: the windows of the lane's samples on the best path.
 template<int K>
-static __device__ uint32_t hex_search(const int32_t * x, int32_t * best, uint32_t * from, uint32_t w[2]) {
+static __device__ uint32_t hex_search(const int32_t * x, uint32_t * best, uint32_t * from, uint32_t w[2]) {
     constexpr int G = HEX_STATES >> K, H = 1 << K;
     constexpr int NG = G >= HEX_WARP ? G/HEX_WARP : 1; // groups of a lane
     constexpr int NH = G >= HEX_WARP ? H : H*G/HEX_WARP; // branches of a group that it looks at
     const int lane = threadIdx.x % HEX_WARP;
     const int g0 = lane % G, h0 = lane/G*NH;
 
-    int32_t level[NG][NH], next[NG];
+    int32_t  level[NG][NH];
+    uint32_t next[NG];
 #pragma unroll
     for (int j = 0; j < NG; j++) {
 #pragma unroll
@@ -87,26 +102,26 @@ static __device__ uint32_t hex_search(const int32_t * x, int32_t * best, uint32_
 #pragma unroll
         for (int i1 = 0; i1 < HEX_NORMALISE; i1++) {
             const int32_t xi = hex_clamp16(x[i0 + i1]*(1 << hex_search_shift(K)));
-            const int32_t * src = best + (i1 & 1)*G;
-            int32_t       * dst = best + (~i1 & 1)*G;
+            const uint32_t * src = best + (i1 & 1)*G;
+            uint32_t       * dst = best + (~i1 & 1)*G;
 #pragma unroll
             for (int j = 0; j < NG; j++) {
-                const int g = g0 + j*HEX_WARP;
-                uint32_t least = 0xffffffffu; // metric and branch: the lowest branch of equals wins
+                uint32_t before[NH], least = 0xffffffffu; // the lowest branch of equals wins
+                hex_load_words<NH>(before, src + ((((g0 + j*HEX_WARP) << K) + h0) & (G - 1)));
 #pragma unroll
                 for (int h = 0; h < NH; h++) {
-                    const int32_t d = hex_clamp16(xi - level[j][h]);
-                    const int32_t m = src[((g << K) + h0 + h) & (G - 1)] + ((d*d + (1 << 14)) >> 15);
-                    least = min(least, (uint32_t) min(m, 65535) << 4 | (uint32_t) (h0 + h));
+                    const int32_t  d = hex_clamp16(xi - level[j][h]);
+                    const uint32_t m = ((uint32_t) (d*d + (1 << 14)) >> 15) << 4 | (uint32_t) (h0 + h);
+                    least = min(least, min(before[h] + m, 0xffff0u | (uint32_t) (h0 + h)));
                 }
                 if (NH < H) {
                     least = min(least, __shfl_xor_sync(HEX_ALL, least, G));
                 }
-                next[j] = (int32_t) (least >> 4);
+                next[j] = least & ~15u;
                 branches |= (least & (H - 1)) << (4*i1 + (NG > 1 ? K*j : 0));
             }
             if (i1 == HEX_NORMALISE - 1) {
-                int32_t off = next[0];
+                uint32_t off = next[0];
                 for (int j = 1; j < NG; j++) {
                     off = min(off, next[j]);
                 }
@@ -160,7 +175,7 @@ static __device__ hex_code hex_attempt(const float x[2], float sigma, int attemp
         xi[lane + j*HEX_WARP] = mine[j];
     }
     hex_code code = { 0.0f, 0, { 0, 0 } };
-    const uint32_t last = hex_search<K>(xi, scratch + 64, (uint32_t *) scratch + 64 + HEX_STATES, code.w);
+    const uint32_t last = hex_search<K>(xi, (uint32_t *) scratch + 64, (uint32_t *) scratch + 64 + HEX_STATES, code.w);
 
     int32_t xc = 0, cc = 0;
     for (int j = 0; j < 2; j++) {

@@ -46,7 +46,7 @@ static __device__ __forceinline__ void hex_load_frag(uint32_t r[4], const uint16
 #if defined(HEX_TENSOR_CORES)
     const uint16_t * p = tile + (row + lane % 16)*stride + col + lane/16*8;
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-        : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"((uint32_t) __cvta_generic_to_shared(p)));
+        : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"((uint32_t) __cvta_generic_to_shared(p)) : "memory");
 #else
     const uint16_t * p = tile + (row + lane/4)*stride + col + lane % 4*2;
     for (int i = 0; i < 4; i++) {
@@ -61,7 +61,7 @@ static __device__ __forceinline__ void hex_load_frag_trans(uint32_t r[4], const 
 #if defined(HEX_TENSOR_CORES)
     const uint16_t * p = tile + (row + lane % 16)*stride + col + lane/16*8;
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-        : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"((uint32_t) __cvta_generic_to_shared(p)));
+        : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"((uint32_t) __cvta_generic_to_shared(p)) : "memory");
 #else
     const uint16_t * p = tile + (row + lane % 4*2)*stride + col + lane/4;
     for (int i = 0; i < 4; i++) {
