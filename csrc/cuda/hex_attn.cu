@@ -648,7 +648,7 @@ static attn_args make_args(const hex_attn & a, const hex_cuda_device & dev, floa
     const int32_t blocks = (p.n_rows + rows - 1)/rows*c.n_head_kv*c.n_stream;
     const int32_t wanted = (few_rows(a) ? 3 : 1)*dev.n_sm; // blocks that the device holds at once, about
     const int32_t most   = (c.n_kv + 255)/256;             // a range is worth its tables
-    int32_t n_split = blocks > 0 ? (wanted + blocks - 1)/blocks : 1;
+    int32_t n_split = blocks > 0 ? wanted/blocks : 1;      // not more: a second wave of a few blocks takes as long as a full one
     n_split   = n_split > most ? most : n_split;
     n_split   = n_split < 1 ? 1 : n_split;
     p.range   = ((c.n_kv + n_split - 1)/n_split + 31)/32*32;

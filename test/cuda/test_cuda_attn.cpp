@@ -81,7 +81,7 @@ static void test_random(int n_cases, double budget) {
         hex_attn_ref(&at, work.as<void>(), 0);
         const std::vector<float> ref_out = a.out, ref_mass = a.mass;
 
-        const hex_cuda_device dev = { r.range(1, 20), r.chance(0.2) ? 80000u : 99*1024u };
+        const hex_cuda_device dev = { r.range(1, 60), r.chance(0.2) ? 80000u : 99*1024u };
         n_few   += few_rows(at);
         n_split += make_args(at, dev, nullptr).n_split > 1;
         worst w;
