@@ -137,19 +137,29 @@ inline void run_block() {
     m.n_live = n;
     m.n_waiting = m.turn = 0;
     m.votes[0] = m.votes[1] = 0;
-    for (unsigned done = 0; done < n;) {
-        bool any = false;
-        for (unsigned j = 0; j < n; j++) {
-            fiber & f = m.fibers[m.order % 3 == 0 ? j : m.order % 3 == 1 ? n - 1 - j : (j*37u + m.order) % n];
-            if (f.st != READY) { continue; }
-            any = true;
-            m.current = &f;
-            switch_stack(&m.sp, f.sp);
-            done += f.st == DONE;
-        }
-        if (!any) {
+    // All threads in turns, or a warp for as long as it can; forwards or backwards. Warps far apart find barriers of the
+    // block that are missing, threads far apart those of the warp.
+    const bool whole_warps = m.order % 4 < 2, backwards = m.order % 2 != 0;
+    const unsigned group = whole_warps ? 32 : n;
+    for (unsigned done = 0, before = 1; done < n;) {
+        if (before == 0) {
             fprintf(stderr, "cuda_on_cpu: threads of a block wait for each other at different barriers\n");
             abort();
+        }
+        before = 0; // switches in this round
+        for (unsigned i = 0; i < n; i += group) {
+            const unsigned first = backwards ? n - std::min(n, i + group) : i, end = std::min(n, first + group);
+            for (unsigned ran = 1; ran > 0; before += ran) {
+                ran = 0;
+                for (unsigned j = first; j < end; j++) {
+                    fiber & f = m.fibers[backwards ? first + end - 1 - j : j];
+                    if (f.st != READY) { continue; }
+                    ran++;
+                    m.current = &f;
+                    switch_stack(&m.sp, f.sp);
+                    done += f.st == DONE;
+                }
+            }
         }
     }
 }
