@@ -83,13 +83,19 @@ step_perf() {
     done
     [ -s "$report/perf-1.txt" ] || { failed=1; say "perf: nothing was measured; see $report/perf-1.raw"; }
     cat "$report"/perf-*.txt | awk '
+        function number(s, k) { return match(s, "[(,]" k "=[0-9]+") ? substr(s, RSTART + length(k) + 2, RLENGTH - length(k) - 2) + 0 : 0 }
+        # stock attention of N sequences is measured as 8*N heads
+        function shape(s) { return number(s, "kv") " " number(s, "nb") " " (s ~ /^FLASH/ ? number(s, "nh")/8 : number(s, "ns")) }
         { if (!($1 in n)) order[++m] = $1; v[$1, ++n[$1]] = $2 }
         END {
             printf "["
             for (i = 1; i <= m; i++) {
                 k = order[i]
                 for (a = 1; a < n[k]; a++) for (b = a + 1; b <= n[k]; b++) if (v[k, b] < v[k, a]) { t = v[k, a]; v[k, a] = v[k, b]; v[k, b] = t }
-                printf "%s{\"op\": \"%s\", \"us_median\": %s, \"us_min\": %s, \"us_max\": %s}", i > 1 ? ", " : "", k, v[k, int((n[k] + 1)/2)], v[k, 1], v[k, n[k]]
+                v[k] = v[k, int((n[k] + 1)/2)]
+                if (k ~ /^FLASH.*type_K=f16/) f16[shape(k)] = v[k]
+                ratio = k !~ /COMMIT/ && shape(k) in f16 ? v[k]/f16[shape(k)] : "null"
+                printf "%s{\"op\": \"%s\", \"us_median\": %s, \"us_min\": %s, \"us_max\": %s, \"ratio_to_f16\": %s}", (i > 1 ? ", " : ""), k, v[k], v[k, 1], v[k, n[k]], ratio
             }
             printf "]"
         }' > "$report/perf.json"
@@ -135,11 +141,11 @@ write_report() {
     {
         printf '# HEX on %s\n\nDriver %s; clocks SM, memory: %s MHz (at most %s).\n' "$(machine name)" "$(machine driver_version)" "$(machine clocks.sm,clocks.mem)" "$(machine clocks.max.sm,clocks.max.mem)"
         for name in ops logits sanitize; do
-            [ ! -s "$report/$name.json" ] || { printf '\n## %s\n\n' "$name"; tr -d '[]' < "$report/$name.json" | sed 's/},{/}\n{/g; s/[{}"]//g; s/^/* /'; }
+            [ ! -s "$report/$name.json" ] || { printf '\n## %s\n\n' "$name"; tr -d '[]' < "$report/$name.json" | sed 's/},{/}\n{/g' | sed 's/[{}"]//g; s/^/* /'; }
         done
         if [ -s "$report/perf.json" ]; then
-            printf '\n## Ops\n\n| op | µs, median | least | most |\n|---|--:|--:|--:|\n'
-            sed 's/}, {/}\n{/g' "$report/perf.json" | sed -n 's/.*"op": "\([^"]*\)", "us_median": \([^,]*\), "us_min": \([^,]*\), "us_max": \([^}]*\)}.*/| `\1` | \2 | \3 | \4 |/p'
+            printf '\n## Ops\n\n| op | µs, median | least | most | of f16 |\n|---|--:|--:|--:|--:|\n'
+            sed 's/}, {/}\n{/g' "$report/perf.json" | sed -n 's/.*"op": "\([^"]*\)", "us_median": \([^,]*\), "us_min": \([^,]*\), "us_max": \([^,]*\), "ratio_to_f16": \([^}]*\)}.*/| `\1` | \2 | \3 | \4 | \5 |/p'
         fi
         if [ -s "$report/bench.json" ]; then
             printf '\n## Whole model, random 8B, tokens per second\n\n| cache | depth | test | t/s | ± |\n|---|--:|---|--:|--:|\n'
