@@ -138,7 +138,7 @@ template<typename L, int D, int T>
 static __device__ void load_tile(const hex_cache & c, const L & l, uint32_t * shared, const chunk_lists & lists, const tile_ref & t,
         int32_t s, int32_t h, int team, bool is_v) {
     uint16_t * tile = (uint16_t *) (shared + l.tile(team));
-    const uint16_t * mantissa = (const uint16_t *) (shared + l.mantissa);
+    const uint32_t * mantissa = shared + l.mantissa;
     if (t.kind == TILE_RAW) {
         load_raw_rows<L, D, T>(c, s, h, is_v, t.first, t.n, tile);
         return;

@@ -45,7 +45,7 @@ struct tile_layout {
         if (codes && refine != bits_k && refine != bits_v) {
             lut_r = at; at += lut_words(refine);
         }
-        mantissa = at; at += 64;
+        mantissa = at; at += 128;
         q        = at; at += ROWS*STRIDE/2;
         shift    = at; at += ROWS;
         cells    = at; at += HEX_CHUNK/2;
@@ -101,8 +101,20 @@ static __device__ void fill_tables(const hex_cache & c, const L & l, uint32_t * 
     if (c.refine >= HEX_REFINE_HEX1 && c.refine <= HEX_REFINE_HEX4 && l.lut_r != l.lut_k && l.lut_r != l.lut_v) {
         fill(c.refine, shared + l.lut_r);
     }
-    for (int i = threadIdx.x; i < 128; i += L::THREADS) { // 1 to 2 as f16
-        ((uint16_t *) (shared + l.mantissa))[i] = (uint16_t) (0x3c00 + ((hex_scale_mantissa[i] + 0x1000) >> 13));
+    // Mantissas of scales as two f16 factors: one alone errs by up to 2^-12, the same for all samples of a block, and their
+    // logit with it. Of 16 products the best errs a tenth of that.
+    for (int i = threadIdx.x; i < 128; i += L::THREADS) {
+        const float scale = hex_bits_float(0x3f800000u | hex_scale_mantissa[i]);
+        float least = 1.0f;
+        for (int j = 0; j < 16; j++) {
+            const float    second = 1.0f + (float) j/1024;
+            const uint32_t first  = hex_f16x2(scale/second, 0.0f);
+            const float    error  = fabsf(hex_f32x2(first).x*second - scale);
+            if (error < least) {
+                least = error;
+                shared[l.mantissa + i] = first | (uint32_t) j << 16;
+            }
+        }
     }
 }
 
@@ -110,18 +122,21 @@ static __device__ void fill_tables(const hex_cache & c, const L & l, uint32_t * 
 // codes
 //
 
-// The scale as two factors: the first in 1..2, the second a power of two, so that small ones lose no precision early.
+// The scale as two factors: the first about 1 to 2, the second about a power of two, so that small scales lose no precision
+// early. Those below 2^-14 have exact powers of two: f16 has no more digits there.
 template<int K>
-static __device__ __forceinline__ void split_scale(uint32_t word, const uint16_t * mantissa, uint32_t s[2]) {
+static __device__ __forceinline__ void split_scale(uint32_t word, const uint32_t * mantissa, uint32_t s[2]) {
     const uint32_t e = word >> (8 - K), octave = e >> (3 + K), step = e & ((1u << (3 + K)) - 1);
-    const uint32_t power = octave < 10 ? 1u << octave : (octave - 9) << 10; // 2^(octave - 24)
-    s[0] = e == 0 ? 0 : mantissa[step << (4 - K)]*0x10001u;
+    const uint32_t m = mantissa[step << (4 - K)];
+    const uint32_t power = octave < 10 ? 1u << octave : ((octave - 9) << 10) + (m >> 16); // 2^(octave - 24)
+    const uint32_t first = (m & 0xffff)*0x10001u;
+    s[0] = e == 0 ? 0 : octave < 10 ? hex_f16x2_mul(first, (0x3c00 + (m >> 16))*0x10001u) : first;
     s[1] = power*0x10001u;
 }
 
 // 16 samples whose bits begin at bit 0 of x.
 template<int K>
-static __device__ __forceinline__ void decode_16(const uint32_t x[4], uint32_t word, const uint32_t * lut, const uint16_t * mantissa, uint32_t y[8]) {
+static __device__ __forceinline__ void decode_16(const uint32_t x[4], uint32_t word, const uint32_t * lut, const uint32_t * mantissa, uint32_t y[8]) {
     uint32_t s[2];
     split_scale<K>(word, mantissa, s);
 #pragma unroll
@@ -169,7 +184,7 @@ static __device__ __forceinline__ void stage_row(const char * row, int size, uin
 
 // Decodes n staged rows to the tile; rows up to T become zero.
 template<typename L, int D, int T, int K>
-static __device__ void decode_rows(const uint32_t * raw, int row_words, int n, const uint32_t * lut, const uint16_t * mantissa, uint16_t * tile) {
+static __device__ void decode_rows(const uint32_t * raw, int row_words, int n, const uint32_t * lut, const uint32_t * mantissa, uint16_t * tile) {
     for (int item = threadIdx.x % L::TEAM; item < T*D/16; item += L::TEAM) {
         const int row = item/(D/16), piece = item % (D/16);
         uint16_t * to = tile + row*L::STRIDE + 16*piece;
@@ -191,7 +206,7 @@ static __device__ void decode_rows(const uint32_t * raw, int row_words, int n, c
 }
 
 template<typename L, int D, int T>
-static __device__ void decode_rows_of(int bits, const uint32_t * raw, int row_words, int n, const uint32_t * lut, const uint16_t * mantissa, uint16_t * tile) {
+static __device__ void decode_rows_of(int bits, const uint32_t * raw, int row_words, int n, const uint32_t * lut, const uint32_t * mantissa, uint16_t * tile) {
     switch (bits) {
         case 1: decode_rows<L, D, T, 1>(raw, row_words, n, lut, mantissa, tile); break;
         case 2: decode_rows<L, D, T, 2>(raw, row_words, n, lut, mantissa, tile); break;
@@ -202,7 +217,7 @@ static __device__ void decode_rows_of(int bits, const uint32_t * raw, int row_wo
 
 // 16 samples of a residual row, from global memory.
 template<int K>
-static __device__ __forceinline__ void residual_codes(const char * row, int piece, const uint32_t * lut, const uint16_t * mantissa, float y[16]) {
+static __device__ __forceinline__ void residual_codes(const char * row, int piece, const uint32_t * lut, const uint32_t * mantissa, float y[16]) {
     const char * block = row + (8*K + 2)*(piece/4), * p = block + 2*K*(piece % 4);
     uint32_t x[4] = { 0, 0, 0, 0 }, h[8];
 #pragma unroll
@@ -218,7 +233,7 @@ static __device__ __forceinline__ void residual_codes(const char * row, int piec
     }
 }
 
-static __device__ void residual_16(int refine, const char * row, int piece, const uint32_t * lut, const uint16_t * mantissa, float y[16]) {
+static __device__ void residual_16(int refine, const char * row, int piece, const uint32_t * lut, const uint32_t * mantissa, float y[16]) {
     switch (refine) {
         case HEX_REFINE_HEX1: residual_codes<1>(row, piece, lut, mantissa, y); break;
         case HEX_REFINE_HEX2: residual_codes<2>(row, piece, lut, mantissa, y); break;
@@ -244,7 +259,7 @@ static __device__ void residual_16(int refine, const char * row, int piece, cons
 // Adds the residuals in `slots` to the n rows of a tile. Each thread adds where it decoded: nobody waits in between.
 template<typename L, int D, int T>
 static __device__ void add_residuals(const hex_cache & c, int32_t s, int32_t h, const int32_t * slots, bool is_v, int n,
-        const uint32_t * lut, const uint16_t * mantissa, uint16_t * tile) {
+        const uint32_t * lut, const uint32_t * mantissa, uint16_t * tile) {
     const size_t behind = is_v ? (c.refine == HEX_REFINE_F16 ? 2*(size_t) D : c.refine == HEX_REFINE_Q8_0 ? 34*(size_t) (D/32) :
                                   hex_block_size(c.refine)*(size_t) (D/HEX_BLOCK)) : 0;
     for (int item = threadIdx.x % L::TEAM; item < n*(D/16); item += L::TEAM) {
