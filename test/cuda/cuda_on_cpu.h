@@ -139,7 +139,7 @@ inline void run_block() {
     m.votes[0] = m.votes[1] = 0;
     // All threads in turns, or a warp for as long as it can; forwards or backwards. Warps far apart find barriers of the
     // block that are missing, threads far apart those of the warp.
-    const bool whole_warps = m.order % 4 < 2, backwards = m.order % 2 != 0;
+    const bool whole_warps = m.order >> 31 != 0, backwards = (m.order >> 30 & 1) != 0;
     const unsigned group = whole_warps ? 32 : n;
     for (unsigned done = 0, before = 1; done < n;) {
         if (before == 0) {
@@ -166,7 +166,7 @@ inline void run_block() {
 
 template<typename F>
 void launch(dim3 grid, dim3 block, size_t shared, F kernel) {
-    m.order++;
+    m.order     = m.order*1664525u + 1013904223u;
     m.kernel    = kernel;
     m.grid_dim  = grid;
     m.block_dim = block;
