@@ -52,6 +52,23 @@ if (HEXKV_SANITIZE)
     add_link_options(-fsanitize=address,undefined)
 endif()
 
+# CUDA of this machine, else what `make cuda-toolkit` installed; that has no driver library, so no virtual memory either.
+if (GGML_CUDA AND NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+    set(toolkit "${CMAKE_SOURCE_DIR}/build/cuda-toolkit")
+    find_program(HEXKV_NVCC nvcc PATHS /usr/local/cuda/bin)
+    if (HEXKV_NVCC)
+        set(CMAKE_CUDA_COMPILER "${HEXKV_NVCC}" CACHE FILEPATH "CUDA compiler")
+    elseif (EXISTS "${toolkit}/bin/nvcc")
+        set(CMAKE_CUDA_COMPILER "${toolkit}/bin/nvcc" CACHE FILEPATH "CUDA compiler")
+        set(CUDAToolkit_ROOT    "${toolkit}"          CACHE PATH     "CUDA toolkit")
+        set(GGML_CUDA_NO_VMM ON CACHE BOOL "No virtual memory of CUDA devices")
+        message(STATUS "hexkv: CUDA is compiled with ${toolkit}")
+    else()
+        message(NOTICE "hexkv: error: nvcc is missing; install CUDA 12 or newer, or run `make cuda-toolkit` to compile without a GPU")
+        message(FATAL_ERROR "hexkv: no compiler for CUDA")
+    endif()
+endif()
+
 add_subdirectory("${HEXKV_LLAMA_DIR}" llama EXCLUDE_FROM_ALL)
 if (HEXKV_SANITIZE)
     return() # the tests need no tools

@@ -45,6 +45,9 @@ if (HEXKV_CODEC_SOURCES)
     list(REMOVE_ITEM HEXKV_CPU_SOURCES ${HEXKV_CODEC_SOURCES})
 endif()
 
+# HEX_COMMIT stores the bits of the CPU's encoder; ggml-cuda is built with -use_fast_math, which these take back.
+set(HEXKV_CUDA_EXACT -ftz=false -prec-div=true -prec-sqrt=true -fmad=false)
+
 # Adds sources to a target of any directory, each with the flags of its instruction set. Floating-point contraction is
 # off: a path must give the same bits whether or not the compiler may fuse; kernels call FMA intrinsics where they want.
 function(hexkv_target_sources target)
@@ -64,6 +67,9 @@ function(hexkv_target_sources target)
         endif()
         if (file MATCHES "\\.c$")
             list(APPEND flags -Wshadow -Werror=implicit-function-declaration -Wstrict-prototypes -Wmissing-prototypes)
+        endif()
+        if (file MATCHES "/hex_commit\\.cu$")
+            list(APPEND flags ${HEXKV_CUDA_EXACT})
         endif()
         if (file MATCHES "_(avx2|avx512)\\.(c|cpp)$")
             list(APPEND flags ${HEXKV_FLAGS_${CMAKE_MATCH_1}})

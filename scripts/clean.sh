@@ -3,7 +3,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 [ -d "$BUILD" ] || exit 0
 case ${1:-} in
-    '') find "$BUILD" -mindepth 1 -maxdepth 1 ! -name llama.cpp ! -name models -exec rm -rf {} + ;;
+    '') find "$BUILD" -mindepth 1 -maxdepth 1 ! -name llama.cpp ! -name models ! -name cuda-toolkit -exec rm -rf {} + ;;
     all)
         if [ -d "$LLAMA/.git" ] && [ -z "${FORCE:-}" ]; then
             head=$(sed -n 2p "$LLAMA/.git/hexkv" 2>/dev/null || true)

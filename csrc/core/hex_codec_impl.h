@@ -22,25 +22,30 @@
 #define HEX_NORMALISE  8       // steps between subtractions of the least path metric
 
 // 2^(j/128), mantissa bits only.
+#if defined(__CUDACC__)
+#    define HEX_TABLE static __device__ // of each .cu file that includes this one
+#    include "hex_codec_tables.c"
+#else
 extern const uint32_t hex_scale_mantissa[128];
+#endif
 
 // Samples are left-shifted by this, saturating, for the search: the finer cost matters where the error is small.
-static inline int hex_search_shift(int k) { return k == 1 ? 0 : 1; }
+HEX_DEVICE_FN int hex_search_shift(int k) { return k == 1 ? 0 : 1; }
 
-static inline uint32_t hex_float_bits(float f) {
+HEX_DEVICE_FN uint32_t hex_float_bits(float f) {
     uint32_t u;
     memcpy(&u, &f, sizeof(u));
     return u;
 }
 
-static inline float hex_bits_float(uint32_t u) {
+HEX_DEVICE_FN float hex_bits_float(uint32_t u) {
     float f;
     memcpy(&f, &u, sizeof(f));
     return f;
 }
 
 // Scale number e, 1 .. 2^(8+k)-1, nearest to s > 0.
-static inline uint32_t hex_scale_encode(int k, float s) {
+HEX_DEVICE_FN uint32_t hex_scale_encode(int k, float s) {
     const uint32_t n = 1u << (3 + k), last = (1u << (8 + k)) - 1;
     const uint32_t bits = hex_float_bits(s), m = bits & 0x7fffff;
     const int octave = (int) (bits >> 23) - 127 + 24;
@@ -62,34 +67,34 @@ static inline uint32_t hex_scale_encode(int k, float s) {
 }
 
 // RMS of a block, from step 1. amax >= HEX_TINY.
-static inline float hex_sigma(float amax, int32_t sum_squares) {
+HEX_DEVICE_FN float hex_sigma(float amax, int32_t sum_squares) {
     return amax * (sqrtf((float) sum_squares) / (8 * HEX_MEASURE));
 }
 
 // Fine codes are searched at two scales: the better of two nearly independent codes has 6 % less error with 4 bits and
 // 4 % with 3, but 1.4 % with 2 and 0.2 % with 1. The factors minimise the error on Gaussian blocks; the tables have 32
 // units per sigma.
-static inline int hex_tries(int k) { return k >= 3 ? 2 : 1; }
+HEX_DEVICE_FN int hex_tries(int k) { return k >= 3 ? 2 : 1; }
 
-static inline float hex_try_scale(int k, int attempt, float sigma) {
+HEX_DEVICE_FN float hex_try_scale(int k, int attempt, float sigma) {
     const float scale = sigma * (k < 3 ? 1.0f/32 : attempt == 0 ? 0.93f/32 : 1.02f/32);
     const float least = 0x1p-24f, most = 0x1.fep7f; // about what a scale word can hold
     return scale < least ? least : scale < most ? scale : most;
 }
 
-static inline void hex_put_scale_word(void * block, int k, uint32_t word) {
+HEX_DEVICE_FN void hex_put_scale_word(void * block, int k, uint32_t word) {
     uint8_t * p = (uint8_t *) block + 8*k;
     p[0] = (uint8_t) word;
     p[1] = (uint8_t) (word >> 8);
 }
 
-static inline uint32_t hex_get_scale_word(const void * block, int k) {
+HEX_DEVICE_FN uint32_t hex_get_scale_word(const void * block, int k) {
     const uint8_t * p = (const uint8_t *) block + 8*k;
     return (uint32_t) p[0] | (uint32_t) p[1] << 8;
 }
 
 // Scale of a block; its scale word may be at an odd address.
-static inline float hex_block_scale(int k, const void * block) {
+HEX_DEVICE_FN float hex_block_scale(int k, const void * block) {
     const uint32_t e = hex_get_scale_word(block, k) >> (8 - k);
     const uint32_t octave = e >> (3 + k), step = e & ((1u << (3 + k)) - 1);
     return e == 0 ? 0.0f : hex_bits_float((octave + 127 - 24) << 23 | hex_scale_mantissa[step << (4 - k)]);

@@ -1,7 +1,11 @@
 // Printed by train_tables.c. One sigma is 32 units; every sum A + B is an int8.
 #include "hex_codec_impl.h"
 
-const int8_t hex_table_a[5][16] = {
+#ifndef HEX_TABLE
+#    define HEX_TABLE
+#endif
+
+HEX_TABLE const int8_t hex_table_a[5][16] = {
     { 0 },
     { -13,  34,  22, -21,  25, -10, -13,  15,  22, -26,  -5,  42, -24,  19,  26, -11 },
     { -15,  24,  -1, -45, -30,   0,  -8,  25,  38,  -8,  10, -26,   3, -21,  43,  15 },
@@ -9,7 +13,7 @@ const int8_t hex_table_a[5][16] = {
     {  -2,  40, -57,   4,  54, -36,  23,   9, -45,  30,  -6, -12, -18,  16, -29, -22 },
 };
 
-const int8_t hex_table_b[5][16] = {
+HEX_TABLE const int8_t hex_table_b[5][16] = {
     { 0 },
     {  11, -15, -25, -14,  21, -36,  14, -25, -25,  -1,  10,   8, -26,  21, -22,  19 },
     {  11, -10, -38,   9,  -8, -40,  34,  -5,  25,  39,   5, -28, -30,  10, -14,  33 },
@@ -17,7 +21,7 @@ const int8_t hex_table_b[5][16] = {
     {  23, -25,  -5, -16,  16, -23,  37,   4,  17,  -9, -45,  10,  48,  -2,  30, -33 },
 };
 
-const uint32_t hex_scale_mantissa[128] = {
+HEX_TABLE const uint32_t hex_scale_mantissa[128] = {
     0x000000, 0x00b1ed, 0x0164d2, 0x0218af, 0x02cd87, 0x038359, 0x043a29, 0x04f1f6,
     0x05aac3, 0x066491, 0x071f62, 0x07db35, 0x08980f, 0x0955ee, 0x0a14d5, 0x0ad4c6,
     0x0b95c2, 0x0c57ca, 0x0d1adf, 0x0ddf04, 0x0ea43a, 0x0f6a81, 0x1031dc, 0x10fa4d,

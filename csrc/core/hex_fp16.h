@@ -1,10 +1,12 @@
 // IEEE half precision, portable and exact (round to nearest even).
 #pragma once
 
+#include "hex_hd.h"
+
 #include <stdint.h>
 #include <string.h>
 
-static inline float hex_fp16_to_fp32(uint16_t h) {
+HEX_HD float hex_fp16_to_fp32(uint16_t h) {
     const uint32_t sign = (uint32_t) (h & 0x8000) << 16;
     const uint32_t rest = (uint32_t) (h & 0x7fff);
     uint32_t bits;
@@ -22,7 +24,7 @@ static inline float hex_fp16_to_fp32(uint16_t h) {
     return f;
 }
 
-static inline uint16_t hex_fp32_to_fp16(float f) {
+HEX_HD uint16_t hex_fp32_to_fp16(float f) {
     uint32_t bits;
     memcpy(&bits, &f, sizeof(bits));
     const uint16_t sign = (uint16_t) (bits >> 16 & 0x8000);

@@ -3,12 +3,7 @@
 #pragma once
 
 #include "hex_graph.h"
-
-#if defined(__CUDACC__)
-#    define HEX_HD static inline __host__ __device__
-#else
-#    define HEX_HD static inline
-#endif
+#include "hex_hd.h"
 
 // Integer hash "lowbias32" of C. Wellons, https://nullprogram.com/blog/2018/07/31/ (public domain).
 HEX_HD uint32_t hex_hash32(uint32_t x) {

@@ -3,6 +3,7 @@
 
 #include "../core/hex_config.h"
 #include "../core/hex_graph.h"
+#include "../core/hex_hd.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -43,19 +44,19 @@ struct hex_cache {
 // Synchronises the threads of one op; ctx is the caller's.
 typedef void (*hex_barrier)(void * ctx);
 
-static inline const float * hex_row_cur(const struct hex_tensor * t, int32_t head, int64_t token) {
+HEX_HD const float * hex_row_cur(const struct hex_tensor * t, int32_t head, int64_t token) {
     return (const float *) (t->data + head*t->nb[1] + token*t->nb[2]);
 }
-static inline char * hex_row_base(const struct hex_tensor * t, int32_t stream, int32_t head, int64_t cell) {
+HEX_HD char * hex_row_base(const struct hex_tensor * t, int32_t stream, int32_t head, int64_t cell) {
     return t->data + head*t->nb[1] + cell*t->nb[2] + stream*t->nb[3];
 }
-static inline char * hex_slot(const struct hex_cache * c, int32_t stream, int32_t head, int32_t slot) {
+HEX_HD char * hex_slot(const struct hex_cache * c, int32_t stream, int32_t head, int32_t slot) {
     return c->pool.data + slot*c->pool.nb[1] + head*c->pool.nb[2] + stream*c->pool.nb[3];
 }
-static inline int32_t * hex_state(const struct hex_cache * c, int32_t stream, int32_t head) {
+HEX_HD int32_t * hex_state(const struct hex_cache * c, int32_t stream, int32_t head) {
     return (int32_t *) (c->state.data + head*c->state.nb[1] + stream*c->state.nb[2]);
 }
-static inline const int32_t * hex_meta(const struct hex_cache * c, int32_t stream) {
+HEX_HD const int32_t * hex_meta(const struct hex_cache * c, int32_t stream) {
     return (const int32_t *) (c->meta.data + stream*c->meta.nb[1]);
 }
 
@@ -79,7 +80,7 @@ int32_t hex_refined_entries(const struct hex_cache * c, int32_t stream, int32_t 
 
 // The CHANNELS backbone (the paper's own mask): every cell keeps some channels of each 64 in f16, in the static slot of
 // its block; sample i of that row belongs to the one cell of the block that keeps channel i % 64.
-static inline bool hex_has_channels(const struct hex_cache * c) {
+HEX_HD bool hex_has_channels(const struct hex_cache * c) {
     return c->n_static > 0 && c->graph.kind == HEX_BACKBONE_CHANNELS;
 }
 // masks[i]: the channels (bits) that cell0 + i keeps.

@@ -1,6 +1,7 @@
 #include "hex_commit.h"
 
 #include "../core/hex_codec.h"
+#include "../core/hex_score.h"
 #include "../ggml/hex_meta.h"
 #include "../ggml/hex_state.h"
 
@@ -248,11 +249,6 @@ static void update_mean(const struct hex_cache * c, const struct head_work * w, 
 // scores
 //
 
-// A score that is not finite would stay so, and nothing competes with it.
-static float finite_or_0(float x) {
-    return isfinite(x) ? x : 0;
-}
-
 // A score is attention mass per query that could see the token. Ring slots sum it; heavy slots hold its exponential
 // moving average over queries, so that old fame fades.
 static void update_scores(const struct hex_cache * c, const struct head_work * w, const float * mass, int32_t s, int32_t h) {
@@ -267,14 +263,13 @@ static void update_scores(const struct hex_cache * c, const struct head_work * w
     // a cell is held once: by a row, else the first ring slot that names it, else the first heavy slot
     memset(w->slots, 0, sizeof(uint32_t)*bitmap_words(c->n_ring));
     for (int32_t i = 0; i < c->n_ring; i++) {
-        ring[i] = finite_or_0(ring[i] + mass[i]);
+        ring[i] = hex_finite_or_0(ring[i] + mass[i]);
         if (cell_ok(c, table[i]) && hex_bit_get(valid, table[i]) && !hex_bit_get(w->cells, table[i])) {
             bit_set(w->cells, table[i]);
             bit_set(w->slots, i);
         }
     }
     const float * n_seen = mass + c->n_ring + c->n_heavy + c->n_tps;
-    float seen = 0, keep = 1; // nearly all slots were seen by as many queries
     for (int32_t i = 0; i < c->n_heavy; i++) {
         const int32_t cell = cells[i] > 0 && cells[i] <= c->n_ctx ? cells[i] - 1 : -1;
         if (cell < 0 || !hex_bit_get(valid, cell) || hex_bit_get(w->cells, cell)) {
@@ -284,13 +279,10 @@ static void update_scores(const struct hex_cache * c, const struct head_work * w
         }
         bit_set(w->cells, cell);
         if (n_seen[i] > 0) {
-            if (n_seen[i] != seen) {
-                seen = n_seen[i];
-                keep = exp2f(-seen/(float) c->half_life);
-            }
-            score[i] = keep*score[i] + (1 - keep)*mass[c->n_ring + i]/n_seen[i];
+            score[i] = hex_score_update(score[i], mass[c->n_ring + i], n_seen[i], c->half_life);
+        } else {
+            score[i] = hex_finite_or_0(score[i]);
         }
-        score[i] = finite_or_0(score[i]);
     }
 }
 
@@ -382,9 +374,9 @@ static void update_heavy(const struct hex_commit * cm, const struct head_work * 
     for (int32_t i = 0; i < c->n_tps; i++) {
         const struct hex_meta_row * r = &rows[i];
         if (w->row_ring[i] >= 0) {
-            ring[w->row_ring[i]] = finite_or_0(row_mass[i]);
+            ring[w->row_ring[i]] = hex_finite_or_0(row_mass[i]);
         } else if (w->row_ring[i] != ROW_DROPPED && static_slot(c, h, r->cell) < 0) {
-            const int32_t slot = compete(&heap, cells, r->cell, finite_or_0(row_mass[i])/(float) (r->n_seen > 0 ? r->n_seen : 1));
+            const int32_t slot = compete(&heap, cells, r->cell, hex_finite_or_0(row_mass[i])/(float) (r->n_seen > 0 ? r->n_seen : 1));
             if (slot < 0) {
                 continue;
             }

@@ -3,6 +3,8 @@
 // Per stream: rows, ring table, bitmap. Every index is checked by the ops; -1 means none.
 #pragma once
 
+#include "../core/hex_hd.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,22 +23,22 @@ struct hex_meta_row {
 // Ring table: ring[slot] = cell held by the slot before this ubatch, -1: free.
 // Bitmap: bit c is set when cell c holds a token stored before this ubatch that is still valid.
 
-static inline size_t hex_meta_words(int64_t n_rows, int64_t n_ring, int64_t n_ctx) {
+HEX_HD size_t hex_meta_words(int64_t n_rows, int64_t n_ring, int64_t n_ctx) {
     return (size_t) (n_rows*HEX_META_ROW_WORDS + n_ring + (n_ctx + 31)/32);
 }
 
-static inline const struct hex_meta_row * hex_meta_rows(const int32_t * meta) {
+HEX_HD const struct hex_meta_row * hex_meta_rows(const int32_t * meta) {
     return (const struct hex_meta_row *) meta;
 }
 
-static inline const int32_t * hex_meta_ring(const int32_t * meta, int64_t n_rows) {
+HEX_HD const int32_t * hex_meta_ring(const int32_t * meta, int64_t n_rows) {
     return meta + n_rows*HEX_META_ROW_WORDS;
 }
 
-static inline const uint32_t * hex_meta_bitmap(const int32_t * meta, int64_t n_rows, int64_t n_ring) {
+HEX_HD const uint32_t * hex_meta_bitmap(const int32_t * meta, int64_t n_rows, int64_t n_ring) {
     return (const uint32_t *) (meta + n_rows*HEX_META_ROW_WORDS + n_ring);
 }
 
-static inline int hex_bit_get(const uint32_t * bits, int32_t i) {
+HEX_HD int hex_bit_get(const uint32_t * bits, int32_t i) {
     return (bits[i >> 5] >> (i & 31)) & 1;
 }

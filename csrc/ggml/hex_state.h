@@ -11,33 +11,29 @@
 //     + n_heavy             float  [n_heavy]  their scores
 #pragma once
 
+#include "../core/hex_hd.h"
+
 #include <stddef.h>
 #include <stdint.h>
-
-#if defined(__CUDACC__)
-#    define HEX_STATE_FN static inline __host__ __device__
-#else
-#    define HEX_STATE_FN static inline
-#endif
 
 #define HEX_STATE_ROWS   0
 #define HEX_STATE_FROZEN 1
 #define HEX_STATE_MEAN   2
 
-HEX_STATE_FN size_t hex_state_ring_score(int32_t head_k) {
+HEX_HD size_t hex_state_ring_score(int32_t head_k) {
     return HEX_STATE_MEAN + (size_t) head_k;
 }
 
-HEX_STATE_FN size_t hex_state_heavy_cell(int32_t head_k, int32_t n_ring) {
+HEX_HD size_t hex_state_heavy_cell(int32_t head_k, int32_t n_ring) {
     return hex_state_ring_score(head_k) + (size_t) n_ring;
 }
 
-HEX_STATE_FN size_t hex_state_heavy_score(int32_t head_k, int32_t n_ring, int32_t n_heavy) {
+HEX_HD size_t hex_state_heavy_score(int32_t head_k, int32_t n_ring, int32_t n_heavy) {
     return hex_state_heavy_cell(head_k, n_ring) + (size_t) n_heavy;
 }
 
 // Without heavy hitters nothing competes, and no score is kept.
-HEX_STATE_FN size_t hex_state_size(int32_t head_k, int32_t n_ring, int32_t n_heavy) {
+HEX_HD size_t hex_state_size(int32_t head_k, int32_t n_ring, int32_t n_heavy) {
     return n_heavy > 0 ? hex_state_heavy_score(head_k, n_ring, n_heavy) + (size_t) n_heavy
                        : hex_state_ring_score(head_k);
 }

@@ -2,6 +2,9 @@
 
 #include "llama-hex-access.h"
 
+#include "ggml/hex_meta.h"
+#include "ggml/hex_state.h"
+
 #include "llama-arch.h"
 #include "llama-context.h"
 #include "llama-graph.h"
@@ -108,6 +111,76 @@ static ggml_type fallback_type(const llama_model & model, const llama_context_pa
     return q8_0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
 }
 
+// Whether the device runs the ops that a layer's cache needs, asked with ops of the layer's shapes and no data: the two
+// of a tier, or without one what stock attention does with a cache of these types.
+static bool device_runs(ggml_backend_dev_t dev, const llama_hparams & hparams, uint32_t il, const hex_params & hex, bool tier,
+        ggml_type type_k, ggml_type type_v) {
+    ggml_context_ptr holder(ggml_init({ 64*ggml_tensor_overhead(), nullptr, true }));
+    ggml_context * ctx = holder.get();
+    if (!ctx) {
+        return false;
+    }
+    const int64_t d_k = hparams.n_embd_head_k(il), d_v = hparams.n_embd_head_v(il), n_kv = hparams.n_head_kv(il), n_head = hparams.n_head(il), n_ctx = 256;
+
+    ggml_tensor * q = ggml_permute(ctx, ggml_new_tensor_4d(ctx, GGML_TYPE_F32, d_k, n_head, 1, 1), 0, 2, 1, 3);
+    ggml_tensor * k = ggml_new_tensor_4d(ctx, type_k, d_k, n_kv, n_ctx, 1);
+    ggml_tensor * v = ggml_new_tensor_4d(ctx, type_v, d_v, n_kv, n_ctx, 1);
+    ggml_tensor * mask = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, n_ctx, 1, 1, 1);
+    if (!tier) {
+        ggml_tensor * idxs = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, 1);
+        const auto stores = [&](ggml_type type, int64_t n) {
+            return ggml_backend_dev_supports_op(dev, ggml_set_rows(ctx, ggml_new_tensor_2d(ctx, type, n, n_ctx), ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n, 1), idxs));
+        };
+        return stores(type_k, d_k*n_kv) && stores(type_v, d_v*n_kv) &&
+            ggml_backend_dev_supports_op(dev, ggml_flash_attn_ext(ctx, q, ggml_permute(ctx, k, 0, 2, 1, 3), ggml_permute(ctx, v, 0, 2, 1, 3), mask, 1.0f, 0.0f, 0.0f));
+    }
+
+    ggml_hex_op_params p = {};
+    p.refine    = hex.refine;
+    p.half_life = hex.half_life;
+    p.unbias    = hex.unbias;
+    p.n_mean    = hex.n_mean;
+    p.n_ctx     = (int32_t) n_ctx;
+    if (hex.refine != HEX_REFINE_NONE) {
+        p.n_ring  = 32;
+        p.n_heavy = 32;
+        if (hex.backbone > 0 && hex.backbone_kind == HEX_BACKBONE_CHANNELS) { // the other kinds differ in cells, not in layout
+            p.graph_kind = HEX_BACKBONE_CHANNELS;
+            p.n_pairs    = HEX_BLOCK;
+            p.degree     = 4;
+            p.n_static   = (int32_t) n_ctx/(HEX_BLOCK/4);
+        }
+    }
+    const int64_t n_slots = p.n_ring + p.n_heavy + p.n_static;
+    ggml_tensor * k_cur = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, d_k, n_kv, 1);
+    ggml_tensor * v_cur = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, d_v, n_kv, 1);
+    ggml_tensor * pool  = n_slots > 0 ? ggml_new_tensor_4d(ctx, GGML_TYPE_I8, hex_slot_size(hex.refine, d_k, d_v), n_slots, n_kv, 1) : nullptr;
+    ggml_tensor * state = ggml_new_tensor_3d(ctx, GGML_TYPE_I32, hex_state_size(d_k, p.n_ring, p.n_heavy), n_kv, 1);
+    ggml_tensor * meta  = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, hex_meta_words(1, p.n_ring, p.n_ctx), 1);
+    ggml_tensor * attn  = ggml_hex_attn(ctx, q, k_cur, v_cur, k, v, pool, state, meta, mask, nullptr, &p);
+    return ggml_backend_dev_supports_op(dev, attn) &&
+        ggml_backend_dev_supports_op(dev, ggml_hex_commit(ctx, k_cur, v_cur, ggml_hex_attn_mass(ctx, attn), k, v, pool, state, meta, &p));
+}
+
+// A cache cannot leave the device that it was put on, so it stays on the CPU when one of the devices has no kernels for it.
+static void keep_on_cpu_if_needed(const llama_model & model, llama_context_params & params) {
+    const hex_params & hex = params.hex;
+    const bool slots = hex.refine != HEX_REFINE_NONE && (hex.n_sink > 0 || hex.n_recent != 0 || hex.heavy > 0 || hex.backbone > 0);
+    const bool tier  = hex.enabled && (slots || hex.n_mean > 0 || hex.unbias > 0);
+
+    for (uint32_t il = 0; il < model.hparams.n_layer() && params.offload_kqv; ++il) {
+        auto * dev = const_cast<ggml_backend_dev_t>(model.dev_layer(il));
+        if (!dev || ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_CPU || !model.hparams.has_kv(il) || model.hparams.is_swa(il) ||
+            (model.hparams.is_recr(il) && model.arch != LLM_ARCH_FALCON_H1)) {
+            continue;
+        }
+        if (!device_runs(dev, model.hparams, il, hex, tier, params.type_k, params.type_v)) {
+            LLAMA_LOG_WARN("%s: %s has no kernels for this HEX cache: the KV cache and its attention stay on the CPU\n", __func__, ggml_backend_dev_name(dev));
+            params.offload_kqv = false;
+        }
+    }
+}
+
 bool llama_hex_resolve(const llama_model & model, llama_context_params & params) {
     hex_params & hex = params.hex;
     if (!hex.enabled && !is_hex(params.type_k) && !is_hex(params.type_v)) {
@@ -123,8 +196,9 @@ bool llama_hex_resolve(const llama_model & model, llama_context_params & params)
         params.type_v = type;
         return true;
     }
-    if (!hex.enabled) {
-        return true; // -ctk hexN alone: base codes through stock attention
+    if (!hex.enabled) { // -ctk hexN alone: base codes through stock attention
+        keep_on_cpu_if_needed(model, params);
+        return true;
     }
 
     // F16 is the default of llama_context_params and means "from the preset"
@@ -150,15 +224,7 @@ bool llama_hex_resolve(const llama_model & model, llama_context_params & params)
     params.type_k = (ggml_type) (GGML_TYPE_HEX1 + hex.base_k - 1);
     params.type_v = (ggml_type) (GGML_TYPE_HEX1 + hex.base_v - 1);
 
-    const auto & hparams = model.hparams;
-    for (uint32_t il = 0; params.offload_kqv && il < hparams.n_layer(); ++il) {
-        const auto dev = const_cast<ggml_backend_dev_t>(model.dev_layer(il));
-        if (dev && has_attention(model, il) && !hparams.is_swa(il) && hparams.n_head_kv(il) > 0 &&
-            !llama_hex_has_kernels(dev, hex, hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), hparams.n_head(il), hparams.n_head_kv(il))) {
-            LLAMA_LOG_WARN("%s: %s has no HEX kernels: the KV cache and its attention stay on the CPU\n", __func__, ggml_backend_dev_name(dev));
-            params.offload_kqv = false;
-        }
-    }
+    keep_on_cpu_if_needed(model, params);
     return true;
 }
 

@@ -5,8 +5,58 @@
 
 #include "ggml-backend.h"
 
+#include <algorithm>
+#include <cstring>
+
+static constexpr size_t PAGE = 64*1024;
+
+llama_hex_pages::llama_hex_pages(ggml_tensor * t) :
+    tensor(t), n_bytes(t ? ggml_nbytes(t) : 0), pages((n_bytes + PAGE - 1)/PAGE) {}
+
+llama_hex_pages::~llama_hex_pages() {
+    for (size_t i = 0; i < pages.size(); ++i) {
+        if (pages[i].dirty) {
+            ggml_backend_tensor_set(tensor, pages[i].data.data(), i*PAGE, pages[i].data.size());
+        }
+    }
+}
+
+llama_hex_pages::page & llama_hex_pages::fetch(size_t i) {
+    page & p = pages[i];
+    if (p.data.empty()) {
+        p.data.resize(std::min(PAGE, n_bytes - i*PAGE));
+        ggml_backend_tensor_get(tensor, p.data.data(), i*PAGE, p.data.size());
+    }
+    return p;
+}
+
+void llama_hex_pages::get(void * data, size_t offset, size_t size) {
+    for (size_t done = 0; done < size;) {
+        const page & p = fetch((offset + done)/PAGE);
+        const size_t at = (offset + done) % PAGE, n = std::min(size - done, p.data.size() - at);
+        memcpy((char *) data + done, p.data.data() + at, n);
+        done += n;
+    }
+}
+
+void llama_hex_pages::set(const void * data, size_t offset, size_t size) {
+    for (size_t done = 0; done < size;) {
+        page & p = fetch((offset + done)/PAGE);
+        const size_t at = (offset + done) % PAGE, n = std::min(size - done, p.data.size() - at);
+        memcpy(p.data.data() + at, (const char *) data + done, n);
+        p.dirty = true;
+        done += n;
+    }
+}
+
+void llama_hex_pages::discard() {
+    for (auto & p : pages) {
+        p = {};
+    }
+}
+
 llama_hex_rows::llama_hex_rows(llama_kv_hex & t, size_t il, uint32_t s) :
-    tier(t), l(t.layers[il]), pool(t.pool_stream[il][s]), strm(s), st(l, t.plan) {
+    tier(t), l(t.layers[il]), k(l.k), pool(t.pool_stream[il][s]), strm(s), st(l, t.plan) {
     ggml_backend_tensor_get(tier.state_stream[il][strm], st.words.data(), 0, st.words.size()*sizeof(int32_t));
 
     slot_of.assign(l.n_head_kv, std::vector<int32_t>(tier.plan.n_ctx, -1));
@@ -41,13 +91,13 @@ const float * llama_hex_rows::mean(int32_t h) {
 }
 
 void llama_hex_rows::read(int32_t h, uint32_t cell, float * x) {
-    ggml_backend_tensor_get(l.k, base.data(), base_offset(h, cell), base.size());
+    k.get(base.data(), base_offset(h, cell), base.size());
     hex_dequantize(hex_type_bits(l.k->type), base.data(), x, l.head_k);
 
     const int32_t fixed = fixed_slot(h, cell);
     const int32_t slot  = fixed >= 0 ? fixed : slot_of[h][cell];
     if (slot >= 0) {
-        ggml_backend_tensor_get(pool, residual.data(), llama_hex_slot_offset(pool, h, slot), residual.size());
+        pool.get(residual.data(), llama_hex_slot_offset(l.pool, h, slot), residual.size());
         hex_residual_add(tier.params.refine, residual.data(), x, l.head_k);
     }
 }
@@ -55,7 +105,7 @@ void llama_hex_rows::read(int32_t h, uint32_t cell, float * x) {
 void llama_hex_rows::write(int32_t h, uint32_t cell, const float * x) {
     const int bits = hex_type_bits(l.k->type);
     hex_quantize(bits, x, base.data(), l.head_k);
-    ggml_backend_tensor_set(l.k, base.data(), base_offset(h, cell), base.size());
+    k.set(base.data(), base_offset(h, cell), base.size());
 
     const int32_t slots[2] = { fixed_slot(h, cell), slot_of[h][cell] };
     if (slots[0] < 0 && slots[1] < 0) {
@@ -68,7 +118,7 @@ void llama_hex_rows::write(int32_t h, uint32_t cell, const float * x) {
     hex_residual_quantize(tier.params.refine, tmp.data(), residual.data(), l.head_k);
     for (const int32_t slot : slots) {
         if (slot >= 0) {
-            ggml_backend_tensor_set(pool, residual.data(), llama_hex_slot_offset(pool, h, slot), residual.size());
+            pool.set(residual.data(), llama_hex_slot_offset(l.pool, h, slot), residual.size());
         }
     }
 }

@@ -25,6 +25,32 @@ static inline size_t llama_hex_slot_offset(const ggml_tensor * pool, int32_t h, 
     return h*pool->nb[2] + slot*pool->nb[1];
 }
 
+// A tensor that is read and written in small pieces. It is fetched a page at a time, and written back when this object
+// goes: device memory is far away, a row is some 50 bytes.
+class llama_hex_pages {
+public:
+    explicit llama_hex_pages(ggml_tensor * tensor);
+    ~llama_hex_pages();
+    llama_hex_pages(const llama_hex_pages &) = delete;
+    llama_hex_pages & operator=(const llama_hex_pages &) = delete;
+
+    void get(void * data, size_t offset, size_t size);
+    void set(const void * data, size_t offset, size_t size);
+    void discard(); // forgets what was written
+
+private:
+    struct page {
+        std::vector<uint8_t> data;
+        bool dirty = false;
+    };
+
+    ggml_tensor     * tensor;
+    const size_t      n_bytes;
+    std::vector<page> pages;
+
+    page & fetch(size_t i);
+};
+
 // K rows of one layer and stream, in the best precision that the cache holds, relative to the mean when there is one.
 class llama_hex_rows {
 public:
@@ -35,10 +61,12 @@ public:
 
     const float * mean(int32_t h); // [head_k], nullptr: K is not centred (yet)
 
+    void discard() { k.discard(); pool.discard(); } // the cache is not written
+
 private:
     llama_kv_hex              & tier;
     const llama_kv_hex::layer & l;
-    ggml_tensor               * pool;
+    llama_hex_pages             k, pool;
     const uint32_t              strm;
     llama_hex_layer_state       st;
 

@@ -104,6 +104,7 @@ bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx) {
                     // some layers have moved and others have not, so what is left is of no use
                     LLAMA_LOG_ERROR("%s: the context shift of layer %d could not be computed, so the cache is cleared; "
                                     "decode the text again\n", __func__, l.il);
+                    stored.discard();
                     kv.clear(true);
                     return false;
                 }

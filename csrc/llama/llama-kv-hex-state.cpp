@@ -99,6 +99,7 @@ void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::
         llama_hex_layer_state st(l, plan);
         ggml_backend_tensor_get(state_stream[il][strm], st.words.data(), 0, st.words.size()*sizeof(int32_t));
         row.resize(hex_slot_size(params.refine, l.head_k, l.head_v));
+        llama_hex_pages pool(pool_stream[il][strm]);
 
         for (int32_t h = 0; h < l.n_head_kv; ++h) {
             io.write(st.head(h), (HEX_STATE_MEAN + l.head_k)*sizeof(int32_t));
@@ -125,7 +126,7 @@ void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::
             put(io, (int32_t) refined.size());
             for (const auto & [r, slot] : refined) {
                 put(io, r);
-                ggml_backend_tensor_get(pool_stream[il][strm], row.data(), llama_hex_slot_offset(l.pool, h, slot), row.size());
+                pool.get(row.data(), llama_hex_slot_offset(l.pool, h, slot), row.size());
                 io.write(row.data(), row.size());
             }
         }
@@ -293,8 +294,9 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
         const auto * words = (const uint8_t *) st.words.data();
         changes.push_back({ state_stream[il][strm], 0, std::vector<uint8_t>(words, words + st.words.size()*sizeof(int32_t)) });
     }
+    std::map<ggml_tensor *, llama_hex_pages> tensors;
     for (const auto & c : changes) {
-        ggml_backend_tensor_set(c.tensor, c.data.data(), c.offset, c.data.size());
+        tensors.try_emplace(c.tensor, c.tensor).first->second.set(c.data.data(), c.offset, c.data.size());
     }
 }
 

@@ -300,6 +300,9 @@ ggml_tensor * llama_kv_hex::build_attn(const llm_graph_context & g, const slot_i
 
     ggml_tensor * attn = ggml_hex_attn(ctx, q, k_cur, v_cur, k_base, v_base, pool, state, inp_meta, mask, sinks, &p);
     g.cb(attn, "hex_attn", l.il);
+    if (l.k->buffer && ggml_backend_buffer_is_host(l.k->buffer)) { // else a GPU would be sent the whole cache for every token
+        ggml_backend_sched_set_tensor_backend(g.sched, attn, g.backend_cpu);
+    }
 
     ggml_tensor * out = ggml_hex_attn_out(ctx, attn);
     ggml_build_forward_expand(g.gf, out);

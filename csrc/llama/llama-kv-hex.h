@@ -153,9 +153,6 @@ private:
 // turns an enabled one into cache types. False, with the reason logged, when the request contradicts itself.
 bool llama_hex_resolve(const llama_model & model, llama_context_params & params);
 
-// Whether the device can run the HEX ops on a cache of this shape.
-bool llama_hex_has_kernels(ggml_backend_dev_t dev, const hex_params & params, int32_t head_k, int32_t head_v, int32_t n_head, int32_t n_head_kv);
-
 // Gives the caches inside `memory` that HEX covers their refinement tier.
 void llama_hex_attach(llama_memory_i * memory, const hex_params & params);
 

@@ -230,7 +230,7 @@ static tables train(int k, const float * x, const float * check) {
 }
 
 static void print_tables(char name, const tables t[5]) {
-    printf("const int8_t hex_table_%c[5][16] = {\n    { 0 },\n", name);
+    printf("HEX_TABLE const int8_t hex_table_%c[5][16] = {\n    { 0 },\n", name);
     for (int k = 1; k <= 4; k++) {
         printf("    {");
         for (int i = 0; i < 16; i++) {
@@ -254,10 +254,10 @@ int main(void) {
     free(check);
 
     printf("// Printed by train_tables.c. One sigma is %d units; every sum A + B is an int8.\n", (int) PER_SIGMA);
-    printf("#include \"hex_codec_impl.h\"\n\n");
+    printf("#include \"hex_codec_impl.h\"\n\n#ifndef HEX_TABLE\n#    define HEX_TABLE\n#endif\n\n");
     print_tables('a', t);
     print_tables('b', t);
-    printf("const uint32_t hex_scale_mantissa[128] = {\n");
+    printf("HEX_TABLE const uint32_t hex_scale_mantissa[128] = {\n");
     for (int j = 0; j < 128; j++) {
         const long m = lround((exp2(j / 128.0) - 1.0) * 8388608.0);
         printf("%s0x%06lx,%s", j % 8 ? " " : "    ", m, j % 8 == 7 ? "\n" : "");

@@ -1,0 +1,773 @@
+// HEX_ATTN. Three kernels:
+//
+//   attend   a block per (stream, KV head, query rows, range of cells): one softmax over its tiles of plain cells, of
+//            refined cells and, in the last range, of the ubatch's own rows. Rows are the query heads of the group for
+//            each token, packed: 16 of them whose cells four warps share (decode), or 128 over common tiles (prefill).
+//   finish   merges the ranges in their order, with the sinks; for few query rows it also makes the mass, of the logits that
+//            `attend` has kept of ranked slots and of the ubatch's rows
+//   mass     for many query rows: a block per (stream, KV head, chunk of cells): probabilities of ranked refined cells and of the ubatch's
+//            rows, summed over all query rows in their order; no atomics on floats, so the same input gives the same bits
+//
+// Nothing waits for the host, and grids depend on shapes alone: CUDA graphs capture all of it.
+#include "hex_attn.cuh"
+#include "hex_attn_tile.cuh"
+
+// Shapes of blocks. Few query rows, up to FEW_ROWS: warps take tiles of their own. Many: warps take rows of one tile.
+#define FEW_ROWS 32
+template<int D> constexpr int few_warps = D < 256 ? 4 : 2;
+template<int D> using few_layout  = tile_layout<D, 1, few_warps<D>, 16>;
+template<int D> using many_layout = tile_layout<D, D < 256 ? 8 : 4, 1, D < 256 ? 64 : 32>;
+
+struct attn_args {
+    hex_attn a;
+    int32_t  group;
+    int32_t  n_rows;  // query rows of a (stream, KV head): n_tps*group, token by token
+    int32_t  n_split; // ranges
+    int32_t  range;   // cells of one, a multiple of 32
+    float    noise;   // factor of |q|^2 d^2 in the logits of cells without residual (ggml/hex_ops.h)
+    float  * part;    // [stream, KV head][row][range][2 + D]: maximum, sum, weighted V
+    float  * stat;    // [stream, KV head][row][2]: maximum, 1/sum
+    float  * logits;  // few rows: [stream, KV head][ranked slots, rows of the ubatch][row]; NULL: not kept
+
+    __device__ slot_logits kept(int32_t sh) const {
+        const int32_t n_slots = a.cache.n_ring + a.cache.n_heavy;
+        return { logits ? logits + (int64_t) sh*(n_slots + a.cache.n_tps)*n_rows : NULL, n_slots, n_rows };
+    }
+};
+
+//
+// parts of the kernels
+//
+
+static __device__ __forceinline__ float slope_of(const hex_attn & a, int32_t head) {
+    if (a.max_bias <= 0.0f) {
+        return 1.0f;
+    }
+    int32_t n_log2 = 1;
+    while (2*n_log2 <= a.n_head) {
+        n_log2 *= 2;
+    }
+    const float step = a.max_bias/(float) n_log2;
+    return exp2f(head < n_log2 ? -step*(float) (head + 1) : -step/2*(float) (2*(head - n_log2) + 1));
+}
+
+static __device__ __forceinline__ float softcap(float x, float cap) {
+    return cap*(1.0f - __fdividef(2.0f, __expf(2.0f*x/cap) + 1.0f)); // cap*tanh(x/cap)
+}
+
+static __device__ __forceinline__ const uint16_t * mask_row(const hex_attn & a, int32_t s, int32_t token) {
+    return a.mask.data ? (const uint16_t *) (a.mask.data + token*a.mask.nb[1] + s*a.mask.nb[3]) : NULL;
+}
+
+// Query rows [row0, row0 + ROWS) as f16, scaled; shift: their product with the mean that K is coded without; noise: the weights of
+// the coding noise of K's blocks.
+template<typename L, int D>
+static __device__ void load_queries(const attn_args & p, const L & l, uint32_t * shared, int32_t s, int32_t h, int32_t row0) {
+    const hex_cache & c = p.a.cache;
+    const int32_t * state = hex_state(&c, s, h);
+    const float   * mean  = state[HEX_STATE_FROZEN] ? (const float *) state + HEX_STATE_MEAN : NULL;
+    const int lane8 = threadIdx.x % 8;
+
+    for (int r = threadIdx.x/8; r < L::ROWS; r += L::THREADS/8) {
+        const int32_t row = row0 + r;
+        const float * q = row < p.n_rows ? (const float *) (p.a.q.data + row/p.group*p.a.q.nb[1] + (h*p.group + row % p.group)*p.a.q.nb[2] + s*p.a.q.nb[3]) : NULL;
+        uint32_t * to = shared + l.q + r*L::STRIDE/2;
+        float sum = 0.0f, square[D/HEX_BLOCK];
+        for (int b = 0; b < D/HEX_BLOCK; b++) {
+            square[b] = 0.0f;
+            for (int d = b*HEX_BLOCK + 2*lane8; d < (b + 1)*HEX_BLOCK; d += 16) {
+                const float x = q ? q[d]*p.a.scale : 0.0f, y = q ? q[d + 1]*p.a.scale : 0.0f;
+                to[d/2] = hex_f16x2(x, y);
+                sum += mean ? x*mean[d] + y*mean[d + 1] : 0.0f;
+                square[b] += x*x + y*y;
+            }
+        }
+        for (int i = 4; i > 0; i /= 2) {
+            sum += __shfl_xor_sync(HEX_ALL, sum, i);
+            for (int b = 0; b < D/HEX_BLOCK; b++) {
+                square[b] += __shfl_xor_sync(HEX_ALL, square[b], i);
+            }
+        }
+        if (lane8 == 0) {
+            ((float *) shared)[l.shift + r] = sum;
+            for (int b = 0; b < D/HEX_BLOCK; b++) {
+                ((float *) shared)[l.noise + r*(D/HEX_BLOCK) + b] = p.noise*square[b];
+            }
+        }
+    }
+}
+
+enum tile_kind { TILE_PLAIN, TILE_REFINED, TILE_RAW };
+
+struct tile_ref {
+    int kind, first, n; // n cells of its list, or rows of the ubatch, from `first`
+};
+
+template<int T>
+static __device__ __forceinline__ tile_ref tile_at(const chunk_lists & lists, int n_raw, int i) {
+    const int n_p = (lists.n_plain + T - 1)/T, n_r = (lists.n_refined + T - 1)/T;
+    if (i < n_p) {
+        return { TILE_PLAIN, i*T, min(T, lists.n_plain - i*T) };
+    }
+    if (i < n_p + n_r) {
+        return { TILE_REFINED, (i - n_p)*T, min(T, lists.n_refined - (i - n_p)*T) };
+    }
+    return { TILE_RAW, (i - n_p - n_r)*T, min(T, n_raw - (i - n_p - n_r)*T) };
+}
+
+// The cell of a tile's column, -1: none.
+static __device__ __forceinline__ int32_t cell_of(const hex_cache & c, const chunk_lists & lists, const tile_ref & t, int32_t s, int32_t c0, int col) {
+    if (col >= t.n) {
+        return -1;
+    }
+    if (t.kind == TILE_RAW) {
+        const int32_t cell = hex_meta_rows(hex_meta(&c, s))[t.first + col].cell;
+        return cell >= 0 && cell < c.n_kv ? cell : -1;
+    }
+    return c0 + (t.kind == TILE_PLAIN ? lists.cells[t.first + col] : lists.refined_cell(t.first + col));
+}
+
+static __device__ __forceinline__ int codes_row_words(int bits, int d) {
+    return (((int) hex_block_size(bits)*(d/HEX_BLOCK) + 5)/4) | 1;
+}
+
+// Starts the copies of a tile's codes, K or V, as one group.
+template<typename L, int D, int T>
+static __device__ void stage_tile(const hex_cache & c, const L & l, uint32_t * shared, const chunk_lists & lists, const tile_ref & t,
+        int32_t s, int32_t h, int32_t c0, int team, bool is_v) {
+    const int bits = is_v ? c.bits_v : c.bits_k, row_words = codes_row_words(bits, D);
+    uint32_t * raw = shared + l.raw(team, is_v);
+    for (int row = threadIdx.x % L::TEAM/8; row < t.n && t.kind != TILE_RAW; row += L::TEAM/8) {
+        const int32_t cell = cell_of(c, lists, t, s, c0, row);
+        stage_row(hex_row_base(is_v ? &c.v_base : &c.k_base, s, h, cell), (int) hex_block_size(bits)*(D/HEX_BLOCK),
+                raw + T + row*row_words, raw + row, threadIdx.x % 8);
+    }
+    hex_copy_commit();
+}
+
+// K or V of a tile as f16.
+template<typename L, int D, int T>
+static __device__ void load_tile(const hex_cache & c, const L & l, uint32_t * shared, const chunk_lists & lists, const tile_ref & t,
+        int32_t s, int32_t h, int team, bool is_v) {
+    uint16_t * tile = (uint16_t *) (shared + l.tile(team));
+    const uint32_t * mantissa = shared + l.mantissa;
+    if (t.kind == TILE_RAW) {
+        load_raw_rows<L, D, T>(c, s, h, is_v, t.first, t.n, tile);
+        return;
+    }
+    const int bits = is_v ? c.bits_v : c.bits_k;
+    decode_rows_of<L, D, T>(bits, shared + l.raw(team, is_v), codes_row_words(bits, D), t.n, shared + (is_v ? l.lut_v : l.lut_k), mantissa, tile);
+    if (t.kind == TILE_REFINED) {
+        add_residuals<L, D, T>(c, s, h, lists.slots + t.first, is_v, t.n, shared + l.lut_r, mantissa, tile);
+    }
+}
+
+// S = Q*K of 16 query rows and the T cells of a tile.
+template<typename L, int D, int T>
+static __device__ __forceinline__ void tile_logits(const uint16_t * q, const uint16_t * tile, float x[T/8][4]) {
+#pragma unroll
+    for (int j = 0; j < T/8; j++) {
+        x[j][0] = x[j][1] = x[j][2] = x[j][3] = 0.0f;
+    }
+#pragma unroll
+    for (int k = 0; k < D; k += 16) {
+        uint32_t a[4];
+        hex_load_frag(a, q, L::STRIDE, 0, k);
+#pragma unroll
+        for (int j = 0; j < T/16; j++) {
+            uint32_t b[4];
+            hex_load_frag(b, tile, L::STRIDE, 16*j, k);
+            hex_mma(x[2*j],     a, b[0], b[2]);
+            hex_mma(x[2*j + 1], a, b[1], b[3]);
+        }
+    }
+}
+
+// Which of a lane's logits are visible: bit 4*j + 2*half + e for column 8*j + 2*(lane % 4) + e, row lane/4 + 8*half.
+template<int T>
+static __device__ __forceinline__ uint32_t visible_of(const attn_args & p, const chunk_lists & lists, const tile_ref & t, int32_t s, int32_t c0,
+        const int32_t token[2], bool & biased) {
+    const hex_cache & c = p.a.cache;
+    uint32_t seen = 0;
+    biased = false;
+    for (int j = 0; j < T/8; j++) {
+        for (int e = 0; e < 2; e++) {
+            const int32_t cell = cell_of(c, lists, t, s, c0, 8*j + 2*(threadIdx.x % 4) + e);
+            for (int half = 0; half < 2; half++) {
+                if (cell < 0 || token[half] < 0) {
+                    continue;
+                }
+                const uint16_t * mask = mask_row(p.a, s, token[half]);
+                const uint16_t   m    = mask ? mask[cell] : 0;
+                seen  |= m != 0xfc00 ? 1u << (4*j + 2*half + e) : 0;
+                biased = biased || (m != 0xfc00 && (m & 0x7fff) != 0);
+            }
+        }
+    }
+    return seen;
+}
+
+// Adds what coding noise takes from the weight of cells without residual. weights: shared, of the lane's rows, 8 apart.
+template<int D, int T>
+static __device__ __forceinline__ void add_noise(const attn_args & p, const chunk_lists & lists, const tile_ref & t, int32_t s, int32_t h, int32_t c0,
+        const float * weights, float x[T/8][4]) {
+    const hex_cache & c = p.a.cache;
+    if (t.kind != TILE_PLAIN || p.noise == 0.0f) {
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < T/8; j++) {
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int32_t cell = cell_of(c, lists, t, s, c0, 8*j + 2*(threadIdx.x % 4) + e);
+            if (cell < 0) {
+                continue;
+            }
+            const char * block = hex_row_base(&c.k_base, s, h, cell);
+            for (int b = 0; b < D/HEX_BLOCK; b++, block += hex_block_size(c.bits_k)) {
+                const float d = hex_block_scale(c.bits_k, block);
+                x[j][e]     += weights[b]*(d*d);
+                x[j][2 + e] += weights[8*(D/HEX_BLOCK) + b]*(d*d);
+            }
+        }
+    }
+}
+
+// Products to logits.
+template<int T>
+static __device__ __forceinline__ void finish_logits(const attn_args & p, const chunk_lists & lists, const tile_ref & t, int32_t s, int32_t c0,
+        uint32_t seen, bool biased, const int32_t token[2], const float shift[2], const float slope[2], float x[T/8][4]) {
+#pragma unroll
+    for (int j = 0; j < T/8; j++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int half = i/2;
+            float v = x[j][i] + (t.kind == TILE_RAW ? 0.0f : shift[half]);
+            if (p.a.softcap != 0.0f) {
+                v = softcap(v, p.a.softcap);
+            }
+            if (!(seen >> (4*j + i) & 1)) {
+                v = -INFINITY;
+            } else if (biased) {
+                const int32_t cell = cell_of(p.a.cache, lists, t, s, c0, 8*j + 2*(threadIdx.x % 4) + i % 2);
+                v += slope[half]*hex_f32x2(mask_row(p.a, s, token[half])[cell]).x;
+            }
+            x[j][i] = v;
+        }
+    }
+}
+
+// Keeps a tile's logits for the mass.
+template<int T>
+static __device__ __forceinline__ void keep_logits(const slot_logits & keep, const chunk_lists & lists, const tile_ref & t, int32_t row0, const float x[T/8][4]) {
+    if (!keep.x || t.kind == TILE_PLAIN) {
+        return;
+    }
+    for (int j = 0; j < T/8; j++) {
+        for (int i = 0; i < 4; i++) {
+            const int     col = 8*j + 2*(threadIdx.x % 4) + i % 2;
+            const int32_t row = row0 + i/2*8;
+            if (col >= t.n || row >= keep.n_rows) {
+                continue;
+            }
+            const int32_t slot = t.kind == TILE_RAW ? keep.n_slots + t.first + col : lists.slots[t.first + col];
+            if (t.kind == TILE_RAW || slot < keep.n_slots) {
+                keep.x[(int64_t) slot*keep.n_rows + row] = x[j][i];
+            }
+        }
+    }
+}
+
+//
+// attend
+//
+
+template<int WR> static __device__ __forceinline__ void team_sync() {
+    if (WR == 1) {
+        __syncwarp();
+    } else {
+        __syncthreads();
+    }
+}
+
+template<int WR> static __device__ __forceinline__ bool team_any(bool x) {
+    return WR == 1 ? __any_sync(HEX_ALL, x) != 0 : __syncthreads_or(x) != 0;
+}
+
+template<int D, typename L>
+static __global__ void __launch_bounds__(L::THREADS) hex_attn_attend(const attn_args p) {
+    constexpr int WR = L::WARPS, WC = L::TEAMS, T = L::CELLS;
+    static_assert(WR == 1 || WC == 1, "a team is a warp or the block");
+    HEX_SHARED(memory);
+    uint32_t * shared = (uint32_t *) memory;
+    const hex_cache & c = p.a.cache;
+    const L l(c.bits_k, c.bits_v, c.refine);
+
+    const int32_t h = (int32_t) blockIdx.x % c.n_head_kv, row0 = (int32_t) blockIdx.x/c.n_head_kv*L::ROWS, split = (int32_t) blockIdx.y, s = (int32_t) blockIdx.z;
+    const int warp = threadIdx.x/HEX_WARP, lane = threadIdx.x % HEX_WARP, team = warp/WR, my_row = 16*(warp % WR) + lane/4;
+    const bool active = row0 + 16*(warp % WR) < p.n_rows; // else the warp only helps to decode
+    const uint16_t * q    = (const uint16_t *) (shared + l.q) + 16*(warp % WR)*L::STRIDE;
+    const uint16_t * tile = (const uint16_t *) (shared + l.tile(team));
+
+    fill_tables(c, l, shared);
+    load_queries<L, D>(p, l, shared, s, h, row0);
+    __syncthreads();
+
+    int32_t token[2];
+    float   shift[2], slope[2], max_[2], sum[2], o[D/8][4];
+    for (int half = 0; half < 2; half++) {
+        const int32_t row = row0 + my_row + 8*half;
+        token[half] = row < p.n_rows ? row/p.group : -1;
+        shift[half] = ((const float *) shared)[l.shift + my_row + 8*half];
+        slope[half] = slope_of(p.a, h*p.group + row % p.group);
+        max_[half]  = -INFINITY;
+        sum[half]   = 0.0f;
+    }
+#pragma unroll
+    for (int j = 0; j < D/8; j++) {
+        o[j][0] = o[j][1] = o[j][2] = o[j][3] = 0.0f;
+    }
+
+    const int32_t begin = split*p.range, end = min(c.n_kv, begin + p.range);
+    const bool    last  = split == p.n_split - 1;
+    const slot_logits kept = p.kept(s*c.n_head_kv + h);
+    for (int32_t c0 = begin; c0 < end || (last && c0 == begin); c0 += HEX_CHUNK) {
+        const chunk_lists lists = make_lists(c, l, shared, kept, s, h, c0, min(HEX_CHUNK, end - c0));
+        const int n_raw = last && c0 + HEX_CHUNK >= end ? c.n_tps : 0;
+        const int n     = (lists.n_plain + T - 1)/T + (lists.n_refined + T - 1)/T + (n_raw + T - 1)/T;
+
+        // codes of K and V of the next tile are on their way while this one is computed
+        tile_ref next = tile_at<T>(lists, n_raw, team);
+        next.n = team < n ? next.n : 0;
+        stage_tile<L, D, T>(c, l, shared, lists, next, s, h, c0, team, false);
+        stage_tile<L, D, T>(c, l, shared, lists, next, s, h, c0, team, true);
+        for (int i = team; i < n; i += WC) {
+            const tile_ref t = next;
+            next   = tile_at<T>(lists, n_raw, i + WC);
+            next.n = i + WC < n ? next.n : 0;
+
+            bool biased;
+            const uint32_t seen = visible_of<T>(p, lists, t, s, c0, token, biased);
+            hex_copy_wait(); // for K
+            team_sync<WR>();
+            float x[T/8][4] = {};
+            if (!team_any<WR>(seen != 0)) {
+                finish_logits<T>(p, lists, t, s, c0, 0, false, token, shift, slope, x); // all hidden
+                keep_logits<T>(kept, lists, t, row0 + my_row, x);
+                stage_tile<L, D, T>(c, l, shared, lists, next, s, h, c0, team, false);
+                hex_copy_wait();
+                stage_tile<L, D, T>(c, l, shared, lists, next, s, h, c0, team, true);
+                continue;
+            }
+            load_tile<L, D, T>(c, l, shared, lists, t, s, h, team, false);
+            team_sync<WR>();
+            stage_tile<L, D, T>(c, l, shared, lists, next, s, h, c0, team, false);
+            if (active) {
+                tile_logits<L, D, T>(q, tile, x);
+            }
+            hex_copy_wait(); // for V
+            team_sync<WR>();
+            load_tile<L, D, T>(c, l, shared, lists, t, s, h, team, true);
+            add_noise<D, T>(p, lists, t, s, h, c0, (const float *) shared + l.noise + my_row*(D/HEX_BLOCK), x);
+            finish_logits<T>(p, lists, t, s, c0, seen, biased, token, shift, slope, x);
+            keep_logits<T>(kept, lists, t, row0 + my_row, x);
+
+            float keep[2];
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                float m = max_[half];
+#pragma unroll
+                for (int j = 0; j < T/8; j++) {
+                    m = fmaxf(m, fmaxf(x[j][2*half], x[j][2*half + 1]));
+                }
+                m = fmaxf(m, __shfl_xor_sync(HEX_ALL, m, 1));
+                m = fmaxf(m, __shfl_xor_sync(HEX_ALL, m, 2));
+                const float base = m == -INFINITY ? 0.0f : m; // nothing visible yet: every weight is 0
+                keep[half] = __expf(max_[half] - base);
+                max_[half] = m;
+                sum[half] *= keep[half];
+#pragma unroll
+                for (int j = 0; j < T/8; j++) {
+#pragma unroll
+                    for (int e = 0; e < 2; e++) {
+                        float & v = x[j][2*half + e];
+                        v = __expf(v - base);
+                        sum[half] += v; // of this lane's columns; the lanes are added at the end
+                    }
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < D/8; j++) {
+                o[j][0] *= keep[0];
+                o[j][1] *= keep[0];
+                o[j][2] *= keep[1];
+                o[j][3] *= keep[1];
+            }
+            team_sync<WR>();
+            stage_tile<L, D, T>(c, l, shared, lists, next, s, h, c0, team, true);
+#pragma unroll
+            for (int k = 0; k < T/16 && active; k++) {
+                const uint32_t w[4] = { hex_f16x2(x[2*k][0], x[2*k][1]), hex_f16x2(x[2*k][2], x[2*k][3]),
+                                        hex_f16x2(x[2*k + 1][0], x[2*k + 1][1]), hex_f16x2(x[2*k + 1][2], x[2*k + 1][3]) };
+#pragma unroll
+                for (int j = 0; j < D/16; j++) {
+                    uint32_t b[4];
+                    hex_load_frag_trans(b, tile, L::STRIDE, 16*k, 16*j);
+                    hex_mma(o[2*j],     w, b[0], b[1]);
+                    hex_mma(o[2*j + 1], w, b[2], b[3]);
+                }
+            }
+            team_sync<WR>();
+        }
+    }
+
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        sum[half] += __shfl_xor_sync(HEX_ALL, sum[half], 1);
+        sum[half] += __shfl_xor_sync(HEX_ALL, sum[half], 2);
+    }
+    float * merge = (float *) shared + l.team; // [value][lane]
+    for (int from = 1; from < WC; from++) {    // teams in their order
+        __syncthreads();
+        if (team == from) {
+            for (int half = 0; half < 2; half++) {
+                merge[half*HEX_WARP + lane]       = max_[half];
+                merge[(2 + half)*HEX_WARP + lane] = sum[half];
+            }
+#pragma unroll
+            for (int i = 0; i < D/2; i++) {
+                merge[(4 + i)*HEX_WARP + lane] = o[i/4][i % 4];
+            }
+        }
+        __syncthreads();
+        if (team == 0) {
+            float mine[2], other[2];
+            for (int half = 0; half < 2; half++) {
+                const float m = merge[half*HEX_WARP + lane], top = fmaxf(m, max_[half]), base = top == -INFINITY ? 0.0f : top;
+                mine[half]  = __expf(max_[half] - base);
+                other[half] = __expf(m - base);
+                sum[half]   = sum[half]*mine[half] + merge[(2 + half)*HEX_WARP + lane]*other[half];
+                max_[half]  = top;
+            }
+#pragma unroll
+            for (int i = 0; i < D/2; i++) {
+                o[i/4][i % 4] = o[i/4][i % 4]*mine[i % 4/2] + merge[(4 + i)*HEX_WARP + lane]*other[i % 4/2];
+            }
+        }
+    }
+    if (team != 0) {
+        return;
+    }
+    for (int half = 0; half < 2; half++) {
+        const int32_t row = row0 + my_row + 8*half;
+        if (row >= p.n_rows) {
+            continue;
+        }
+        float * part = p.part + (((int64_t) (s*c.n_head_kv + h)*p.n_rows + row)*p.n_split + split)*(2 + D);
+        if (lane % 4 == 0) {
+            part[0] = max_[half];
+            part[1] = sum[half];
+        }
+#pragma unroll
+        for (int j = 0; j < D/8; j++) {
+            part[2 + 8*j + 2*(lane % 4)]     = o[j][2*half];
+            part[2 + 8*j + 2*(lane % 4) + 1] = o[j][2*half + 1];
+        }
+    }
+}
+
+//
+// finish
+//
+
+// The mass of ranked slots and rows of the ubatch, a thread for each, from the logits that were kept.
+template<int D>
+static __device__ void mass_of_logits(const attn_args & p, int32_t s, int32_t h, int32_t first, float * stat) {
+    const hex_cache & c = p.a.cache;
+    const int32_t sh = s*c.n_head_kv + h;
+    for (int32_t row = threadIdx.x/HEX_WARP; row < p.n_rows; row += D/HEX_WARP) {
+        const float * part = p.part + ((int64_t) sh*p.n_rows + row)*p.n_split*(2 + D);
+        const float   sink = p.a.sinks ? p.a.sinks[h*p.group + row % p.group] : -INFINITY;
+        const int lane = threadIdx.x % HEX_WARP;
+        float m = sink, sum = 0.0f;
+        for (int32_t i = lane; i < p.n_split; i += HEX_WARP) {
+            m = fmaxf(m, part[i*(2 + D)]);
+        }
+        for (int i = HEX_WARP/2; i > 0; i /= 2) {
+            m = fmaxf(m, __shfl_xor_sync(HEX_ALL, m, i));
+        }
+        const float base = m == -INFINITY ? 0.0f : m;
+        for (int32_t i = lane; i < p.n_split; i += HEX_WARP) {
+            sum += __expf(part[i*(2 + D)] - base)*part[i*(2 + D) + 1];
+        }
+        for (int i = HEX_WARP/2; i > 0; i /= 2) {
+            sum += __shfl_xor_sync(HEX_ALL, sum, i);
+        }
+        sum += p.a.sinks ? __expf(sink - base) : 0.0f;
+        if (lane == 0) {
+            stat[2*row]     = base;
+            stat[2*row + 1] = sum > 0.0f ? 1.0f/sum : 0.0f;
+        }
+    }
+    __syncthreads();
+
+    const slot_logits kept = p.kept(sh);
+    const int32_t i = first + (int32_t) threadIdx.x, n_slots = kept.n_slots;
+    if (i >= n_slots + c.n_tps) {
+        return;
+    }
+    const int32_t * meta = hex_meta(&c, s);
+    float * mass = p.a.mass + (int64_t) sh*(n_slots + c.n_tps + c.n_heavy);
+    int32_t cell = 0;
+    bool holds = true;
+    if (i < n_slots) { // else a row, whose logits are always there
+        cell  = i < c.n_ring ? hex_meta_ring(meta, c.n_tps)[i] :
+                (int32_t) ((uint32_t) hex_state(&c, s, h)[hex_state_heavy_cell(c.head_k, c.n_ring) + i - c.n_ring] - 1);
+        holds = cell >= 0 && cell < c.n_kv && hex_bit_get(hex_meta_bitmap(meta, c.n_tps, c.n_ring), cell) &&
+                ((const uint32_t *) kept.x)[(int64_t) i*p.n_rows] != HEX_NOT_OWNER;
+    }
+    float sum = 0.0f;
+    for (int32_t row = 0; row < p.n_rows && holds; row++) {
+        sum += __expf(kept.x[(int64_t) i*p.n_rows + row] - stat[2*row])*stat[2*row + 1];
+    }
+    mass[i] = sum;
+    if (i >= c.n_ring && i < n_slots) { // queries that could see a heavy hitter
+        int32_t n_seen = 0;
+        for (int32_t token = 0; token < c.n_tps && holds; token++) {
+            const uint16_t * mask = mask_row(p.a, s, token);
+            n_seen += !mask || mask[cell] != 0xfc00;
+        }
+        mass[n_slots + c.n_tps + i - c.n_ring] = (float) n_seen;
+    }
+}
+
+template<int D>
+static __global__ void __launch_bounds__(D) hex_attn_finish(const attn_args p) {
+    HEX_SHARED(memory);
+    const hex_cache & c = p.a.cache;
+    const int32_t row = (int32_t) blockIdx.x, sh = (int32_t) blockIdx.y, s = sh/c.n_head_kv, h = sh % c.n_head_kv;
+    if (row >= p.n_rows) {
+        mass_of_logits<D>(p, s, h, (row - p.n_rows)*D, (float *) memory);
+        return;
+    }
+    const int32_t head = h*p.group + row % p.group;
+    const float * part = p.part + ((int64_t) sh*p.n_rows + row)*p.n_split*(2 + D);
+
+    float m = p.a.sinks ? p.a.sinks[head] : -INFINITY;
+    for (int32_t i = 0; i < p.n_split; i++) {
+        m = fmaxf(m, part[i*(2 + D)]);
+    }
+    const float base = m == -INFINITY ? 0.0f : m;
+    float sum = p.a.sinks ? __expf(p.a.sinks[head] - base) : 0.0f, o = 0.0f;
+    for (int32_t i = 0; i < p.n_split; i++) {
+        const float w = __expf(part[i*(2 + D)] - base);
+        sum += w*part[i*(2 + D) + 1];
+        o   += w*part[i*(2 + D) + 2 + threadIdx.x];
+    }
+    const float inv = sum > 0.0f ? 1.0f/sum : 0.0f;
+    p.a.out[(((int64_t) s*c.n_tps + row/p.group)*p.a.n_head + head)*D + threadIdx.x] = o*inv;
+    if (threadIdx.x == 0) {
+        float * stat = p.stat + ((int64_t) sh*p.n_rows + row)*2;
+        stat[0] = base;
+        stat[1] = inv;
+    }
+}
+
+//
+// mass
+//
+
+template<int D>
+static __global__ void __launch_bounds__(HEX_WARP*few_warps<D>) hex_attn_mass(const attn_args p) {
+    constexpr int T = 16;
+    typedef few_layout<D> L;
+    HEX_SHARED(memory);
+    uint32_t * shared = (uint32_t *) memory;
+    const hex_cache & c = p.a.cache;
+    const L l(c.bits_k, c.bits_v, c.refine);
+    const int32_t n_chunks = (int32_t) gridDim.y - 1; // and one block for the ubatch's rows
+    const bool    raw = (int32_t) blockIdx.y == n_chunks;
+    const int32_t sh = (int32_t) blockIdx.x, s = sh/c.n_head_kv, h = sh % c.n_head_kv, c0 = raw ? 0 : (int32_t) blockIdx.y*HEX_CHUNK;
+    const int lane = threadIdx.x % HEX_WARP, team = threadIdx.x/HEX_WARP;
+    const int32_t n_ranked = c.n_ring + c.n_heavy;
+    float * mass = p.a.mass + (int64_t) sh*(n_ranked + c.n_tps + c.n_heavy);
+    const uint16_t * tile = (const uint16_t *) (shared + l.tile(team));
+
+    fill_tables(c, l, shared);
+    chunk_lists lists = make_lists(c, l, shared, p.kept(sh), s, h, c0, raw ? 0 : min(HEX_CHUNK, c.n_kv - c0));
+    lists.n_plain = 0;
+    const int n = raw ? (c.n_tps + T - 1)/T : (lists.n_refined + T - 1)/T;
+
+    for (int i0 = 0; i0 < n; i0 += few_warps<D>) { // a tile for each warp, the query rows for all of them
+        const tile_ref t = i0 + team < n ? tile_at<T>(lists, raw ? c.n_tps : 0, i0 + team) : tile_ref { TILE_RAW, 0, 0 };
+        stage_tile<L, D, T>(c, l, shared, lists, t, s, h, c0, team, false);
+        hex_copy_commit(); // an empty group, so that the copies are not the last one
+        hex_copy_wait();
+        __syncwarp();
+        load_tile<L, D, T>(c, l, shared, lists, t, s, h, team, false);
+
+        float total[T/8][2] = { { 0.0f, 0.0f }, { 0.0f, 0.0f } };
+        for (int32_t row0 = 0; row0 < p.n_rows; row0 += 16) {
+            __syncthreads();
+            load_queries<L, D>(p, l, shared, s, h, row0);
+            __syncthreads();
+            int32_t token[2];
+            float   shift[2], slope[2], base[2], inv[2];
+            for (int half = 0; half < 2; half++) {
+                const int32_t row = row0 + lane/4 + 8*half;
+                const float * stat = p.stat + ((int64_t) sh*p.n_rows + min(row, p.n_rows - 1))*2;
+                token[half] = row < p.n_rows ? row/p.group : -1;
+                shift[half] = ((const float *) shared)[l.shift + lane/4 + 8*half];
+                slope[half] = slope_of(p.a, h*p.group + row % p.group);
+                base[half]  = stat[0];
+                inv[half]   = stat[1];
+            }
+            bool biased;
+            const uint32_t seen = visible_of<T>(p, lists, t, s, c0, token, biased);
+            float x[T/8][4];
+            tile_logits<L, D, T>((const uint16_t *) (shared + l.q), tile, x);
+            finish_logits<T>(p, lists, t, s, c0, seen, biased, token, shift, slope, x);
+            for (int j = 0; j < T/8; j++) {
+                for (int e = 0; e < 2; e++) {
+                    total[j][e] += __expf(x[j][e] - base[0])*inv[0] + __expf(x[j][2 + e] - base[1])*inv[1];
+                }
+            }
+        }
+        for (int j = 0; j < T/8; j++) {
+            for (int e = 0; e < 2; e++) {
+                float v = total[j][e];
+                for (int k = 4; k < HEX_WARP; k *= 2) {
+                    v += __shfl_xor_sync(HEX_ALL, v, k);
+                }
+                const int col = 8*j + 2*(lane % 4) + e;
+                if (lane < 4 && col < t.n) {
+                    const int32_t slot = raw ? n_ranked + t.first + col : lists.slots[t.first + col];
+                    if (raw || slot < n_ranked) {
+                        mass[slot] = v;
+                    }
+                }
+            }
+        }
+        for (int col = 0; col < t.n && !raw; col++) { // queries that could see a heavy hitter
+            const int32_t slot = lists.slots[t.first + col], cell = c0 + lists.refined_cell(t.first + col);
+            if (slot < c.n_ring || slot >= n_ranked) {
+                continue;
+            }
+            int32_t n_seen = 0;
+            for (int32_t token = lane; token < c.n_tps; token += HEX_WARP) {
+                const uint16_t * mask = mask_row(p.a, s, token);
+                n_seen += !mask || mask[cell] != 0xfc00;
+            }
+            for (int k = 1; k < HEX_WARP; k *= 2) {
+                n_seen += __shfl_xor_sync(HEX_ALL, n_seen, k);
+            }
+            if (lane == 0) {
+                mass[n_ranked + c.n_tps + slot - c.n_ring] = (float) n_seen;
+            }
+        }
+        __syncthreads();
+    }
+}
+
+//
+// launch
+//
+
+static bool few_rows(const hex_attn & a) {
+    return a.cache.n_tps*(a.n_head/a.cache.n_head_kv) <= FEW_ROWS;
+}
+
+static attn_args make_args(const hex_attn & a, const hex_cuda_device & dev, float * work) {
+    const hex_cache & c = a.cache;
+    attn_args p;
+    p.a      = a;
+    p.group  = a.n_head/c.n_head_kv;
+    p.n_rows = c.n_tps*p.group;
+    const int32_t rows   = few_rows(a) ? 16 : 128;
+    const int32_t blocks = (p.n_rows + rows - 1)/rows*c.n_head_kv*c.n_stream;
+    const int32_t wanted = (few_rows(a) ? 3 : 1)*dev.n_sm; // blocks that the device holds at once, about
+    const int32_t most   = (c.n_kv + 255)/256;             // a range is worth its tables
+    int32_t n_split = blocks > 0 ? wanted/blocks : 1;      // not more: a second wave of a few blocks takes as long as a full one
+    n_split   = n_split > most ? most : n_split;
+    n_split   = n_split < 1 ? 1 : n_split;
+    p.noise   = 0.5f*c.unbias*hex_code_noise[c.bits_k];
+    p.range   = ((c.n_kv + n_split - 1)/n_split + 31)/32*32;
+    p.range   = p.range < 32 ? 32 : p.range;
+    p.n_split = c.n_kv > 0 ? (c.n_kv + p.range - 1)/p.range : 1;
+    const size_t n_all = (size_t) p.n_rows*(size_t) (c.n_head_kv*c.n_stream); // query rows
+    p.stat    = work;
+    p.part    = work + 2*n_all;
+    p.logits  = a.mass && few_rows(a) ? p.part + n_all*(size_t) p.n_split*(size_t) (2 + c.head_v) : NULL;
+    return p;
+}
+
+size_t hex_attn_cuda_work(const hex_attn & a, const hex_cuda_device & dev) {
+    const hex_cache & c = a.cache;
+    const attn_args p = make_args(a, dev, NULL);
+    const size_t logits = a.mass && few_rows(a) ? (size_t) (c.n_ring + c.n_heavy + c.n_tps) : 0;
+    return sizeof(float)*(size_t) p.n_rows*(size_t) (c.n_head_kv*c.n_stream)*(2 + (size_t) p.n_split*(size_t) (2 + c.head_v) + logits);
+}
+
+template<typename L>
+static bool fits(const hex_cache & c, const hex_cuda_device & dev) {
+    return L(c.bits_k, c.bits_v, c.refine).bytes() <= dev.shared;
+}
+
+bool hex_attn_cuda_supported(const hex_attn & a, const hex_cuda_device & dev) {
+    const hex_cache & c = a.cache;
+    if (c.head_k != c.head_v || hex_has_channels(&c) || c.n_stream*c.n_head_kv > 65535 || !hex_cuda_aligned(c)) {
+        return false;
+    }
+    switch (c.head_k) { // what few rows need serves many as well, if slowly
+        case 64:  return fits<few_layout<64>> (c, dev);
+        case 128: return fits<few_layout<128>>(c, dev);
+        case 256: return fits<few_layout<256>>(c, dev);
+    }
+    return false;
+}
+
+template<int D, typename L>
+static void launch_attend(const attn_args & p, cudaStream_t stream) {
+    const hex_cache & c = p.a.cache;
+    const size_t shared = L(c.bits_k, c.bits_v, c.refine).bytes();
+    const auto kernel = hex_attn_attend<D, L>;
+    hex_allow_shared(kernel, shared);
+    HEX_LAUNCH(kernel, dim3((p.n_rows + L::ROWS - 1)/L::ROWS*c.n_head_kv, p.n_split, c.n_stream), dim3(L::THREADS), shared, stream, p);
+}
+
+template<int D>
+static void launch(const attn_args & p, const hex_cuda_device & dev, cudaStream_t stream) {
+    const hex_cache & c = p.a.cache;
+    const int32_t n_heads = c.n_head_kv*c.n_stream;
+    if (few_rows(p.a) || !fits<many_layout<D>>(c, dev)) {
+        launch_attend<D, few_layout<D>>(p, stream);
+    } else {
+        launch_attend<D, many_layout<D>>(p, stream);
+    }
+    const auto finish = hex_attn_finish<D>;
+    const int32_t n_mass = p.logits ? (c.n_ring + c.n_heavy + c.n_tps + D - 1)/D : 0; // blocks
+    HEX_LAUNCH(finish, dim3(p.n_rows + n_mass, n_heads), dim3(D), sizeof(float)*2*FEW_ROWS, stream, p);
+    if (p.a.mass && !p.logits) {
+        const auto   mass   = hex_attn_mass<D>;
+        const size_t shared = few_layout<D>(c.bits_k, c.bits_v, c.refine).bytes();
+        hex_allow_shared(mass, shared);
+        hex_clear(p.a.mass, sizeof(float)*(size_t) n_heads*(size_t) (c.n_ring + 2*c.n_heavy + c.n_tps), stream);
+        HEX_LAUNCH(mass, dim3(n_heads, (c.n_kv + HEX_CHUNK - 1)/HEX_CHUNK + 1), dim3(few_layout<D>::THREADS), shared, stream, p);
+    }
+}
+
+bool hex_attn_cuda(const hex_attn & a, void * work, const hex_cuda_device & dev, cudaStream_t stream) {
+    if (!hex_attn_cuda_supported(a, dev)) {
+        return false;
+    }
+    if (a.cache.n_tps == 0) {
+        return true;
+    }
+    const attn_args p = make_args(a, dev, (float *) work);
+    switch (a.cache.head_k) {
+        case 64:  launch<64> (p, dev, stream); break;
+        case 128: launch<128>(p, dev, stream); break;
+        case 256: launch<256>(p, dev, stream); break;
+    }
+    return true;
+}
