@@ -194,6 +194,9 @@ static int wrong_blocks(int k, int n, rng & r) {
             float y[64];
             const float * x = d.cur(kk, 0, 0, i);
             hex_quantize_ref(k, x, want, 64);
+            if (!kk) {
+                hex_unbias(k, x, want, 64, sh.unbias);
+            }
             hex_dequantize_ref(k, want, y, 64);
             for (int32_t j = 0; j < 64; j++) { y[j] = x[j] - y[j]; }
             hex_quantize_ref(k, y, residual, 64);

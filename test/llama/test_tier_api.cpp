@@ -135,7 +135,7 @@ static void cache_types(const model_ptr & model) {
     const context_ptr ctx = make(model, s, p);
     llama_hex_stats st = {};
     const bool read = ctx && llama_hex_get_stats(ctx.get(), &st);
-    check(read && st.base_k_bytes*9 == st.base_v_bytes*17, "-ctk hex4 over the preset's hex2: %" PRIu64 " and %" PRIu64 " bytes",
+    check(read && st.base_k_bytes*5 == st.base_v_bytes*17, "-ctk hex4 over the preset's hex3, V in its hex1: %" PRIu64 " and %" PRIu64 " bytes",
           st.base_k_bytes, st.base_v_bytes); // 4.25 and 2.25 bits
 }
 
