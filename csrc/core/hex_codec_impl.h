@@ -102,7 +102,7 @@ HEX_DEVICE_FN float hex_block_scale(int k, const void * block) {
 
 // Step 4. w are the windows of the best path, xc and cc the sums of samples times values and of squared values. Writes the
 // block if this code holds more of the energy of the samples than *kept, what the block holds so far.
-static inline void hex_keep_better(int k, const uint8_t w[HEX_BLOCK], float scale, int32_t xc, int32_t cc, float * kept,
+HEX_DEVICE_FN void hex_keep_better(int k, const uint8_t w[HEX_BLOCK], float scale, int32_t xc, int32_t cc, float * kept,
                                    void * block) {
     const float fit    = cc > 0 ? scale * ((float) xc / (float) (HEX_UNIT * cc)) : 0.0f;
     const float energy = fit * (scale * (float) xc);
