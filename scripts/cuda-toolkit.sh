@@ -31,17 +31,17 @@ quiet python3 -m pip --disable-pip-version-check --no-input install -q --no-deps
 [ -x "$TMP/site/nvidia/cu13/bin/nvcc" ] || die "the CUDA wheels hold no nvidia/cu13/bin/nvcc; check scripts/cuda-toolkit.pin"
 
 # What an installed toolkit has and the wheels lack: lib64, unversioned names, and the driver's library to link with.
-mv "$TMP/site/nvidia/cu13" "$TMP/root"
-ln -s lib "$TMP/root/lib64"
+mv "$TMP/site/nvidia/cu13" "$TMP/tree"
+ln -s lib "$TMP/tree/lib64"
 for lib in cudart cublas cublasLt; do
-    found=$(cd "$TMP/root/lib" && ls lib$lib.so.* 2>/dev/null | head -n 1)
+    found=$(cd "$TMP/tree/lib" && ls lib$lib.so.* 2>/dev/null | head -n 1)
     [ -n "$found" ] || die "the CUDA wheels hold no lib$lib.so; check scripts/cuda-toolkit.pin"
-    ln -sf "$found" "$TMP/root/lib/lib$lib.so"
+    ln -sf "$found" "$TMP/tree/lib/lib$lib.so"
 done
-echo "$CUDA_WHEELS" > "$TMP/root/.wheels"
+echo "$CUDA_WHEELS" > "$TMP/tree/.wheels"
 echo 'int main() { return 0; }' > "$TMP/a.cu"
-quiet "$TMP/root/bin/nvcc" -arch=sm_80 -c "$TMP/a.cu" -o "$TMP/a.o" ||
+quiet "$TMP/tree/bin/nvcc" -arch=sm_80 -c "$TMP/a.cu" -o "$TMP/a.o" ||
     die "nvcc of the wheels does not compile an empty program; install gcc 9 to 15 (package build-essential) (details: $BUILD/fetch.log)"
 rm -rf "$root"
-mv "$TMP/root" "$root"
+mv "$TMP/tree" "$root"
 say "the CUDA toolkit is $root ($("$root/bin/nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/nvcc \1/p'))"
