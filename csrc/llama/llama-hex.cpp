@@ -170,8 +170,7 @@ static void keep_on_cpu_if_needed(const llama_model & model, llama_context_param
 
     for (uint32_t il = 0; il < model.hparams.n_layer() && params.offload_kqv; ++il) {
         auto * dev = const_cast<ggml_backend_dev_t>(model.dev_layer(il));
-        if (!dev || ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_CPU || !model.hparams.has_kv(il) || model.hparams.is_swa(il) ||
-            (model.hparams.is_recr(il) && model.arch != LLM_ARCH_FALCON_H1)) {
+        if (!dev || ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_CPU || !has_attention(model, il) || model.hparams.is_swa(il)) {
             continue;
         }
         if (!device_runs(dev, model.hparams, il, hex, tier, params.type_k, params.type_v)) {

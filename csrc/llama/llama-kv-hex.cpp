@@ -212,16 +212,21 @@ void llama_kv_hex::apply(const slot_info & sinfo, const llama_ubatch & ubatch, c
         for (const uint32_t idx : sinfo.idxs[s]) {
             bit_set(taken, idx);
         }
+
+        int32_t * table  = dst + n_tps*HEX_META_ROW_WORDS;
+        int32_t * bitmap = table + plan.n_ring;
         bool left = false; // a token that stays
-        for (uint32_t i = 0; i < cells.used_max_p1() && !left; ++i) {
-            left = !cells.is_empty(i) && !bit_get(taken, i);
+        for (uint32_t i = 0; i < cells.used_max_p1(); ++i) {
+            if (!cells.is_empty(i) && !bit_get(taken, i)) {
+                bitmap[i/32] |= 1u << (i % 32);
+                left = true;
+            }
         }
         if (!left) {
             begin_stream(sinfo.strm[s]);
         }
         drop_dead(ring, cells, taken);
 
-        int32_t * table = dst + n_tps*HEX_META_ROW_WORDS;
         std::fill(table, table + plan.n_ring, -1);
         for (const auto & [_, seq] : ring.seqs) {
             for (const auto & e : seq.sinks) {
@@ -229,13 +234,6 @@ void llama_kv_hex::apply(const slot_info & sinfo, const llama_ubatch & ubatch, c
             }
             for (const auto & e : seq.recent) {
                 table[e.slot] = e.cell;
-            }
-        }
-
-        int32_t * bitmap = table + plan.n_ring;
-        for (uint32_t i = 0; i < cells.used_max_p1(); ++i) {
-            if (!cells.is_empty(i) && !bit_get(taken, i)) {
-                bitmap[i/32] |= 1u << (i % 32);
             }
         }
 
