@@ -117,14 +117,10 @@ func evalGreedy(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err := r.prepare(m); err != nil {
 		return err
 	}
-	const kind = "hexrun eval greedy"
-	r.kept = records.New[greedyKey, []hexkv.TokenID](kind)
-	if path := cmd.String("resume"); path != "" {
-		if r.kept, err = records.Open[greedyKey, []hexkv.TokenID](kind, path); err != nil {
-			return err
-		}
-		defer r.kept.Close()
+	if r.kept, err = records.Open[greedyKey, []hexkv.TokenID]("hexrun eval greedy", cmd.String("resume")); err != nil {
+		return err
 	}
+	defer r.kept.Close()
 	r.bar = progress.New(e.stderr, isTerminal(e.stderr))
 	defer r.bar.Clear()
 	for _, s := range r.settings {
@@ -176,12 +172,7 @@ func (r *greedyRun) prepare(m *hexkv.Model) error {
 			r.ends[hexkv.TokenID(t)] = true
 		}
 	}
-	for _, s := range r.settings {
-		if info := m.Info(); s.config.IsHEX() && !info.HEX {
-			return fmt.Errorf("no HEX cache for this model: %s; leave %s out", info.HEXReason, s.label)
-		}
-	}
-	return nil
+	return canHold(m, r.settings)
 }
 
 func (r *greedyRun) keyOf(s setting, start int) greedyKey {

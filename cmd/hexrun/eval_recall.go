@@ -117,14 +117,10 @@ func evalRecall(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err := r.prepare(m, questions); err != nil {
 		return err
 	}
-	const what = "hexrun eval recall"
-	r.kept = records.New[recallKey, recallAnswer](what)
-	if path := cmd.String("resume"); path != "" {
-		if r.kept, err = records.Open[recallKey, recallAnswer](what, path); err != nil {
-			return err
-		}
-		defer r.kept.Close()
+	if r.kept, err = records.Open[recallKey, recallAnswer]("hexrun eval recall", cmd.String("resume")); err != nil {
+		return err
 	}
+	defer r.kept.Close()
 	if err := r.measure(ctx, e, m); err != nil {
 		return err
 	}
@@ -189,10 +185,8 @@ func (r *recallRun) prepare(m *hexkv.Model, questions []needle.Question) error {
 		item.prompt = append(item.prompt, parts[1]...)
 		r.items = append(r.items, item)
 	}
-	for _, s := range r.settings {
-		if info := m.Info(); s.config.IsHEX() && !info.HEX {
-			return fmt.Errorf("no HEX cache for this model: %s; leave %s out", info.HEXReason, s.label)
-		}
+	if err := canHold(m, r.settings); err != nil {
+		return err
 	}
 	if trained := m.Info().TrainedContext; r.longest() > trained {
 		return usagef("a question has %s tokens and the model was trained with %s; use a shorter --length or another file",

@@ -29,14 +29,11 @@ type evalRun struct {
 
 // prepare checks what needs the model, and cuts the windows.
 func (r *evalRun) prepare(m *hexkv.Model) error {
-	info := m.Info()
 	if r.size == 0 {
-		r.size = info.TrainedContext
+		r.size = m.Info().TrainedContext
 	}
-	for _, s := range r.settings {
-		if s.config.IsHEX() && !info.HEX {
-			return fmt.Errorf("no HEX cache for this model: %s; leave %s out", info.HEXReason, s.label)
-		}
+	if err := canHold(m, r.settings); err != nil {
+		return err
 	}
 	for _, t := range r.texts {
 		windows, err := cutWindows(m, t, r.start, r.size, r.count)
@@ -44,6 +41,17 @@ func (r *evalRun) prepare(m *hexkv.Model) error {
 			return err
 		}
 		r.windows = append(r.windows, windows...)
+	}
+	return nil
+}
+
+// canHold refuses HEX settings that the model cannot have.
+func canHold(m *hexkv.Model, settings []setting) error {
+	info := m.Info()
+	for _, s := range settings {
+		if s.config.IsHEX() && !info.HEX {
+			return fmt.Errorf("no HEX cache for this model: %s; leave %s out", info.HEXReason, s.label)
+		}
 	}
 	return nil
 }

@@ -28,10 +28,13 @@ func New[K comparable, V any](kind string) *File[K, V] {
 	return &File[K, V]{kind: kind, answers: map[K]V{}}
 }
 
-// Open reads the records of a kind at path, or begins them. A last line that was not written to its end is dropped. A file that
+// Open reads the records of a kind at path, or begins them; without a path they stay in memory. A last line that was not written to its end is dropped. A file that
 // holds something else is refused and left as it is.
 func Open[K comparable, V any](kind, path string) (*File[K, V], error) {
 	f := New[K, V](kind)
+	if path == "" {
+		return f, nil
+	}
 	f.path = path
 	data, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
