@@ -33,8 +33,12 @@ HEX_HD float hex_exp2_minus(float x) {
     return y*scale;
 }
 
-// The moving average of a heavy hitter's score over the n_seen > 0 queries of a ubatch.
-HEX_HD float hex_score_update(float score, float mass, float n_seen, int32_t half_life) {
-    const float keep = hex_exp2_minus(n_seen/(float) half_life);
+// What is left of a score after n_seen > 0 queries.
+HEX_HD float hex_score_keep(float n_seen, int32_t half_life) {
+    return hex_exp2_minus(n_seen/(float) half_life);
+}
+
+// The moving average of a heavy hitter's score over the n_seen > 0 queries of a ubatch; keep: hex_score_keep of them.
+HEX_HD float hex_score_update(float score, float mass, float n_seen, float keep) {
     return hex_finite_or_0(keep*score + (1.0f - keep)*mass/n_seen);
 }

@@ -140,6 +140,7 @@ static void merge_probs(const run_t * r, int64_t sh, int32_t block, int32_t n_ro
     const size_t  width = (size_t) (2 + c->head_v);
     const float * probs = probs_of(r, sh, block);
     const float * parts = part_of(r, (sh*r->l.n_block + block)*r->l.n_chunk);
+    const int32_t first = (r->l.group - block*r->l.n_rows % r->l.group) % r->l.group; // row of a token's first head
 
     for (int32_t i = 0; i < n_entries + c->n_tps; i++) {
         const int32_t j    = i - n_entries; // row of the ubatch
@@ -152,10 +153,10 @@ static void merge_probs(const run_t * r, int64_t sh, int32_t block, int32_t n_ro
         const float * f = parts + (size_t) (tile/CHUNK_TILES*r->l.n_rows)*width + 1;
         float m = 0, n_seen = 0;
         for (int32_t row = 0; row < n_rows; row++) {
-            if (p[row] >= 0) {
-                m += p[row]*f[(size_t) row*width];
-                n_seen += (block*r->l.n_rows + row) % r->l.group == 0;
-            }
+            m += p[row] >= 0 ? p[row]*f[(size_t) row*width] : 0;
+        }
+        for (int32_t row = first; row < n_rows; row += r->l.group) {
+            n_seen += p[row] >= 0;
         }
         mass[j < 0 ? slot : r->l.n_ranked + j] += m;
         if (slot >= c->n_ring) {

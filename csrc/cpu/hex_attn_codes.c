@@ -30,6 +30,7 @@ struct item {
     int64_t sh, index;
     int32_t s, h0, block, tile0, tile1;
     int32_t row0, n_rows, token0, n_tokens; // query row: token*group + head of the group
+    int32_t token[ROWS];                    // of the item's rows, from token0 on
     int32_t blocks_k, blocks_v;
 
     // scratch
@@ -161,6 +162,7 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
         if (mean) {
             r->k->row_qk(q, mean, &it->shift[i], 1, c->head_k);
         }
+        it->token[i] = (it->row0 + i)/group - it->token0;
         const float sink = r->a->sinks && !r->l.split ? r->a->sinks[head] : -INFINITY; // a split's sinks are the merge's
         it->max[i] = sink;
         it->sum[i] = sink == -INFINITY ? 0 : 1;
@@ -316,15 +318,14 @@ static void raw_logits(const struct item * it, const struct unit_tile * u) {
 }
 
 static void make_logits(const struct item * it) {
+    const run_t * r = it->r;
     for (int32_t t = 0; t < it->n_tiles; t++) {
         const struct unit_tile * u = &it->tiles[t];
         if (!is_raw(it, u)) {
             unpack_base(it, u, false);
             multiply_k(it, u->n, it->logits + u->col, STRIDE);
             for (int32_t b = 0; b < it->blocks_k; b++) {
-                for (int32_t j = 0; j < u->n; j++) {
-                    it->noise[b*STRIDE + u->col + j] = it->scales[b*HEX_TILE + j]*it->scales[b*HEX_TILE + j];
-                }
+                r->k->row_square(it->scales + b*HEX_TILE, u->n, it->noise + b*STRIDE + u->col);
             }
             continue;
         }
@@ -353,14 +354,14 @@ static void soften(const struct item * it) {
     const run_t * r = it->r;
     const struct hex_attn * a = r->a;
     for (int32_t i = 0; i < it->n_rows; i++) {
-        const int32_t token = (it->row0 + i)/r->l.group, head = it->h0 + (it->row0 + i) % r->l.group;
+        const int32_t token = it->token[i], head = it->h0 + (it->row0 + i) % r->l.group;
         float * l = it->logits + (size_t) i*STRIDE;
         r->k->row_bias(l, it->n_cached, it->shift[i], it->weight + i*it->blocks_k, it->noise, it->blocks_k, STRIDE);
         r->k->scale(l, it->n_cols, a->scale, a->softcap);
         for (int32_t t = 0; t < it->n_tiles; t++) {
             const struct unit_tile * u = &it->tiles[t];
-            if (u->biased || u->seen[token - it->token0] != tile_full(u->n)) {
-                hex_tile_mask(r, it->s, u->tile, token, head, u->seen[token - it->token0], u->biased, l + u->col, 1);
+            if (u->biased || u->seen[token] != tile_full(u->n)) {
+                hex_tile_mask(r, it->s, u->tile, it->token0 + token, head, u->seen[token], u->biased, l + u->col, 1);
             }
         }
         const float max = r->k->row_max(l, it->n_cols), old = it->max[i];
@@ -439,8 +440,7 @@ static void keep_probs(const struct item * it, float * probs) {
             const int32_t j = raw ? e : entry->cell - u->tile*HEX_TILE;
             float * p = probs + (int64_t) (raw ? r->l.n_slots + (u->tile - r->l.n_tiles)*HEX_TILE + j : e)*width;
             for (int32_t i = 0; i < it->n_rows; i++) {
-                const bool seen = u->seen[(it->row0 + i)/r->l.group - it->token0] >> j & 1;
-                p[i] = seen ? it->logits[(size_t) i*STRIDE + u->col + j] : -1;
+                p[i] = u->seen[it->token[i]] >> j & 1 ? it->logits[(size_t) i*STRIDE + u->col + j] : -1;
             }
         }
     }

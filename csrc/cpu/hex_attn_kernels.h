@@ -46,6 +46,8 @@ struct hex_attn_kernels {
     void (*rows_pv)(const float * p, int stride, const float * v, float * out, int out_stride, int n_q, int n, int d);
     // x[j] += add + sum_b w[b]*y[b*stride + j], j < n, b < n_y.
     void (*row_bias)(float * x, int n, float add, const float * w, const float * y, int n_y, int stride);
+    // y[j] = x[j]^2, j < n.
+    void (*row_square)(const float * x, int n, float * y);
     // x[j] = softcap*tanh(x[j]*scale/softcap) or x[j]*scale without soft-cap.
     void (*scale)(float * x, int n, float scale, float softcap);
     // Largest of n, -inf for none.

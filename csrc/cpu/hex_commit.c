@@ -270,6 +270,7 @@ static void update_scores(const struct hex_cache * c, const struct head_work * w
         }
     }
     const float * n_seen = mass + c->n_ring + c->n_heavy + c->n_tps;
+    float keep_seen = 0, keep = 1; // of the last slot: nearly always that of the next one
     for (int32_t i = 0; i < c->n_heavy; i++) {
         const int32_t cell = cells[i] > 0 && cells[i] <= c->n_ctx ? cells[i] - 1 : -1;
         if (cell < 0 || !hex_bit_get(valid, cell) || hex_bit_get(w->cells, cell)) {
@@ -279,7 +280,11 @@ static void update_scores(const struct hex_cache * c, const struct head_work * w
         }
         bit_set(w->cells, cell);
         if (n_seen[i] > 0) {
-            score[i] = hex_score_update(score[i], mass[c->n_ring + i], n_seen[i], c->half_life);
+            if (n_seen[i] != keep_seen) {
+                keep_seen = n_seen[i];
+                keep      = hex_score_keep(keep_seen, c->half_life);
+            }
+            score[i] = hex_score_update(score[i], mass[c->n_ring + i], n_seen[i], keep);
         } else {
             score[i] = hex_finite_or_0(score[i]);
         }

@@ -360,7 +360,7 @@ static __device__ void update_scores(const hex_cache & c, const place_work & w, 
             cells[i] = 0;     // empty, or the token is gone
             score[i] = -1.0f; // weaker than any token
         } else if (n_seen[i] > 0) {
-            score[i] = hex_score_update(score[i], mass[c.n_ring + i], n_seen[i], c.half_life);
+            score[i] = hex_score_update(score[i], mass[c.n_ring + i], n_seen[i], hex_score_keep(n_seen[i], c.half_life));
         } else {
             score[i] = hex_finite_or_0(score[i]);
         }
