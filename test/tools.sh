@@ -26,6 +26,15 @@ gives 'llama-bench: plain types' '\| +hex3 \| +hex3 \|' "$bin/llama-bench" -m "$
 ppl=("$bin/llama-perplexity" -m "$model" -f "$TMP/text" -c 512 -ub 64 --chunks 1)
 gives 'llama-perplexity: the base' 'Final estimate: PPL' "${ppl[@]}" --kl-divergence-base "$TMP/base"
 gives 'llama-perplexity --kl-divergence' 'Mean +KLD: +0\.0[0-4]' "${ppl[@]}" --kl-divergence-base "$TMP/base" --kl-divergence --hex balanced
+completion=("$bin/llama-completion" -m "$model" --hex balanced -c 512 -n 24 --temp 0 -no-cnv -p 'The capital of France is')
+"${completion[@]}" > "$TMP/plain" 2> /dev/null < /dev/null || true
+for flags in '-nkvo' '-ngl 0' '-nkvo -ngl 0 -t 1'; do # wherever the cache is, the text is the same
+    # shellcheck disable=SC2086
+    "${completion[@]}" $flags > "$TMP/text2" 2> "$logs/completion.log" < /dev/null || true
+    if [ -s "$TMP/plain" ] && cmp -s "$TMP/plain" "$TMP/text2"; then echo "ok llama-completion $flags: the same text"
+    else echo "FAIL llama-completion $flags: not the same text; $logs/completion.log"; fails=$((fails + 1))
+    fi
+done
 gives 'llama-batched-bench' '\| +4 \|' "$bin/llama-batched-bench" -m "$model" --hex balanced -c 1024 -npp 64 -ntg 8 -npl 1,4
 gives 'llama-speculative-simple' 'n_accept +=? +[1-9]' "$bin/llama-speculative-simple" -m "$model" -md "$model" --hex balanced -c 512 \
     -n 24 --temp 0 --spec-type draft-simple --spec-draft-n-max 4 -p 'The capital of France is'
