@@ -10,7 +10,8 @@ import (
 
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/corpus"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/grid"
-	"github.com/hexkv/hexkv/cmd/hexrun/internal/journal"
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/kld"
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/records"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/report"
 )
 
@@ -46,7 +47,7 @@ func evalKLDCommand(e *env) *cli.Command {
 			text(aboutCache, "grid", "", "FILE|more of them, one on each line, or label = cache; # begins a comment"),
 			whole(aboutCache, "step", "", "N|tokens computed at once, so that compression acts within the text", 64, ""),
 			whole(aboutCache, "lockstep", "", "N|caches that are open at once and share one f16 cache; 1 takes the least memory", 4, ""),
-			text(aboutOutput, "resume", "", "FILE|journal of what is finished: kept there, and not measured again"),
+			text(aboutOutput, "resume", "", "FILE|what is finished: kept there, and not measured again"),
 			formatFlag(report.Formats...)),
 		Action: action(e, func(ctx context.Context, cmd *cli.Command) error { return evalKLD(ctx, e, cmd) }),
 	}
@@ -66,12 +67,10 @@ func evalKLD(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err := r.prepare(m); err != nil {
 		return err
 	}
-	if path := cmd.String("resume"); path != "" {
-		if r.journal, err = journal.Open(path); err != nil {
-			return err
-		}
-		defer r.journal.Close()
+	if r.kept, err = records.Open[kld.Window, kld.Result]("hexrun eval kld", cmd.String("resume")); err != nil {
+		return err
 	}
+	defer r.kept.Close()
 	var printed int
 	err = r.measure(ctx, e, m, func() error {
 		if r.format != "jsonl" { // as they come
@@ -96,7 +95,7 @@ func evalKLD(ctx context.Context, e *env, cmd *cli.Command) error {
 // newEvalRun reads and checks all that needs no model.
 func newEvalRun(e *env, cmd *cli.Command) (*evalRun, error) {
 	r := &evalRun{
-		journal: journal.New(), format: cmd.String("output"), step: cmd.Int("step"), size: cmd.Int("ctx-size"),
+		format: cmd.String("output"), step: cmd.Int("step"), size: cmd.Int("ctx-size"),
 		threads: max(0, cmd.Int("threads")), count: cmd.Int("windows"), start: cmd.Int("start"), beside: cmd.Int("lockstep"),
 	}
 	switch {

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/human"
-	"github.com/hexkv/hexkv/cmd/hexrun/internal/journal"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/kld"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/report"
 )
@@ -15,9 +14,9 @@ import (
 func (r *evalRun) rows() []report.EvalRow {
 	var rows []report.EvalRow
 	for _, s := range r.settings {
-		var results []journal.Result
+		var results []kld.Result
 		for _, w := range r.windows {
-			if got, ok := r.journal.Find(r.key(s, w)); ok {
+			if got, ok := r.kept.Find(r.key(s, w)); ok {
 				results = append(results, got)
 			}
 		}
@@ -30,7 +29,7 @@ func (r *evalRun) rows() []report.EvalRow {
 }
 
 // evalRow sums up the windows of one setting.
-func evalRow(s setting, results []journal.Result) report.EvalRow {
+func evalRow(s setting, results []kld.Result) report.EvalRow {
 	row := report.EvalRow{Cache: s.cache, Label: s.label, Windows: len(results), NCtx: results[0].NCtx,
 		KVBytes: results[0].KVBytes, BitsPerElement: results[0].BitsPerElement}
 	windows := make([][]kld.Row, len(results))

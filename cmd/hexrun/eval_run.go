@@ -6,12 +6,13 @@ import (
 	"slices"
 
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/human"
-	"github.com/hexkv/hexkv/cmd/hexrun/internal/journal"
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/kld"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/progress"
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/records"
 	"github.com/hexkv/hexkv/hexkv"
 )
 
-// evalRun is one run of eval kld: every setting reads every window, and all results are in the journal.
+// evalRun is one run of eval kld: every setting reads every window, and all results are in records.
 type evalRun struct {
 	program, model string
 	modelBytes     int64
@@ -24,7 +25,7 @@ type evalRun struct {
 	settings []setting
 	texts    []evalText
 	windows  []window
-	journal  *journal.Journal
+	kept     *records.File[kld.Window, kld.Result]
 }
 
 // prepare checks what needs the model, and cuts the windows.
@@ -56,24 +57,24 @@ func canHold(m *hexkv.Model, settings []setting) error {
 	return nil
 }
 
-// key says which question of the journal a setting and a window are.
-func (r *evalRun) key(s setting, w window) journal.Key {
-	return journal.Key{Program: r.program, Model: r.model, ModelBytes: r.modelBytes, Text: w.hash, First: w.first, Tokens: len(w.tokens),
+// key says which question of the records a setting and a window are.
+func (r *evalRun) key(s setting, w window) kld.Window {
+	return kld.Window{Program: r.program, Model: r.model, ModelBytes: r.modelBytes, Text: w.hash, First: w.first, Tokens: len(w.tokens),
 		Step: r.step, Cache: s.cache}
 }
 
-// missing returns the settings whose result for w is not in the journal.
+// missing returns the settings whose result for w is not in the records.
 func (r *evalRun) missing(settings []setting, w window) []setting {
 	var all []setting
 	for _, s := range settings {
-		if _, ok := r.journal.Find(r.key(s, w)); !ok {
+		if _, ok := r.kept.Find(r.key(s, w)); !ok {
 			all = append(all, s)
 		}
 	}
 	return all
 }
 
-// measure fills the journal: group by group, so that rows are complete early, and each group window by window. It calls finished
+// measure fills the records: group by group, so that rows are complete early, and each group window by window. It calls finished
 // after each group.
 func (r *evalRun) measure(ctx context.Context, e *env, m *hexkv.Model, finished func() error) error {
 	groups := slices.Collect(slices.Chunk(r.settings, r.beside))
@@ -101,7 +102,7 @@ func (r *evalRun) measure(ctx context.Context, e *env, m *hexkv.Model, finished 
 				return err
 			}
 			for i, s := range missing {
-				if err := r.journal.Add(r.key(s, w), results[i]); err != nil {
+				if err := r.kept.Add(r.key(s, w), results[i]); err != nil {
 					return err
 				}
 			}
@@ -148,7 +149,7 @@ func (r *evalRun) explain(e *env, resume string, err error) {
 	}
 	for _, s := range r.settings {
 		for _, w := range r.windows {
-			if got, ok := r.journal.Find(r.key(s, w)); ok && s.config.IsHEX() && got.RefinedCells >= float64(len(w.tokens)) {
+			if got, ok := r.kept.Find(r.key(s, w)); ok && s.config.IsHEX() && got.RefinedCells >= float64(len(w.tokens)) {
 				e.note("note: %s refined all %s cells of a window, so only a longer one (-c) shows what it does", s.label, human.Count(len(w.tokens)))
 				break
 			}

@@ -66,7 +66,7 @@ func TestEvalKLD(t *testing.T) {
 	assert.Zero(t, floor.RefinedCells)
 
 	// Interrupted after the first window, and resumed with other caches side by side, it gives the same to the last bit.
-	path := filepath.Join(t.TempDir(), "journal")
+	path := filepath.Join(t.TempDir(), "records")
 	resume := append(args, "--resume", path, "-o", "json")
 	c := command(append([]string{"eval", "kld", "--lockstep", "2"}, resume...)...)
 	var errs strings.Builder
@@ -81,14 +81,14 @@ func TestEvalKLD(t *testing.T) {
 	}
 	require.NoError(t, c.Process.Signal(os.Interrupt))
 	assert.Equal(t, exitInterrupted, wait(t, c), errs.String())
-	assert.Regexp(t, `^note: [2-6] of 8 windows are in \S*journal \(of all caches\); the same command goes on from there\ninterrupted\n$`, errs.String())
+	assert.Regexp(t, `^note: [2-6] of 8 windows are in \S*records \(of all caches\); the same command goes on from there\ninterrupted\n$`, errs.String())
 	kept := lines()
 	require.Positive(t, kept)
 	require.Less(t, kept, 8)
 
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	require.NoError(t, err)
-	_, err = f.WriteString(`{"hexrun_eval_kld":1,"program":"bro`)
+	_, err = f.WriteString(`{"kind":"hexrun eval kld","key":{"program":"bro`)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 	_, got, _ := evalRows(t, resume...)
@@ -98,7 +98,7 @@ func TestEvalKLD(t *testing.T) {
 	start := time.Now()
 	_, got, _ = evalRows(t, resume...)
 	assert.Equal(t, want, got)
-	assert.Less(t, time.Since(start), 5*time.Second, "all of it is in the journal")
+	assert.Less(t, time.Since(start), 5*time.Second, "all of it is in the records")
 
 	out, _, code := hexrun(t, "", append([]string{"eval", "kld"}, append(resume, "-o", "md")...)...)
 	require.Equal(t, exitOK, code)
@@ -194,7 +194,7 @@ func TestEvalRefused(t *testing.T) {
 		{"eval kld -f none.txt", exitError, "none.txt does not exist"},
 		{"eval kld -f " + short + " -f " + short, exitUsage, "is the same text; name each text once"},
 		{"eval kld -c 256 --windows 2 -f " + short, exitUsage, "too few for 2 windows of 256 from token 0 on; use fewer"},
-		{"eval kld -c 256 --resume " + short, exitError, "is no journal of hexrun eval kld; name another file"},
+		{"eval kld -c 256 --resume " + short, exitError, "is no file of hexrun eval kld; name another file"},
 		{"eval kld -o xml", exitUsage, "use md, csv, json, jsonl"},
 		{"eval kld -m " + short, exitError, "is not a GGUF file"},
 	} {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/corpus"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/human"
-	"github.com/hexkv/hexkv/cmd/hexrun/internal/journal"
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/kld"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/progress"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/report"
 	"github.com/hexkv/hexkv/hexkv"
@@ -71,7 +71,7 @@ func probe(ctx context.Context, e *env, m *hexkv.Model, threads int, limit time.
 		return p, err
 	}
 	for i, s := range settings {
-		p.Rows = append(p.Rows, evalRow(s, []journal.Result{results[i]}))
+		p.Rows = append(p.Rows, evalRow(s, []kld.Result{results[i]}))
 	}
 	p.judge(size)
 	return p, nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/hexkv/hexkv/cmd/hexrun/internal/journal"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/kld"
 	"github.com/hexkv/hexkv/hexkv"
 )
@@ -47,7 +46,7 @@ type lockstep struct {
 }
 
 // run returns a result for each setting. Sessions are opened for it: nothing of an earlier window is left in them.
-func (l *lockstep) run(ctx context.Context, settings []setting, tokens []hexkv.TokenID) ([]journal.Result, error) {
+func (l *lockstep) run(ctx context.Context, settings []setting, tokens []hexkv.TokenID) ([]kld.Result, error) {
 	ref, err := l.open(ctx, hexkv.CacheF16, l.step)
 	if err != nil {
 		return nil, err
@@ -63,7 +62,7 @@ func (l *lockstep) run(ctx context.Context, settings []setting, tokens []hexkv.T
 		}
 		defer sessions[i].Close()
 	}
-	results := make([]journal.Result, len(settings))
+	results := make([]kld.Result, len(settings))
 	for at := 0; at < len(tokens); at += l.step {
 		chunk := tokens[at:min(at+l.step, len(tokens))]
 		if err := ref.DecodeAll(ctx, chunk); err != nil {
@@ -120,7 +119,7 @@ func (l *lockstep) follow(ctx context.Context, ref, s *hexkv.Session, step int, 
 }
 
 // describe adds what the session took, and refuses predictions that are no numbers.
-func (l *lockstep) describe(s *hexkv.Session, r *journal.Result) error {
+func (l *lockstep) describe(s *hexkv.Session, r *kld.Result) error {
 	st, err := s.Stats()
 	if err != nil {
 		return err
