@@ -29,23 +29,18 @@ the other way parts two texts for good, so parting says how often caches decide 
 
 With --resume FILE each finished continuation is written down, and a run that was interrupted goes on there.`
 
-const evalGreedyCaches = "q8_0,q4_0,hex:balanced,hex:tiny"
-
 func evalGreedyCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:                      "greedy",
 		Usage:                     "where greedy continuations part from those of f16, and whether they loop",
 		Description:               evalGreedyHelp,
 		DisableSliceFlagSeparator: true,
-		Flags: append(append(modelFlags(), threadsFlag()),
+		Flags: append(evalFlags(),
 			texts(aboutPrompt, "file f", "FILE|the text", corpus.Name),
 			whole(aboutPrompt, "prompts", "", "N|passages of the text", 50, ""),
 			whole(aboutPrompt, "prompt-tokens", "", "N|tokens of each", 128, ""),
 			whole(aboutPrompt, "predict n", "", "N|tokens of each continuation", 2000, ""),
-			texts(aboutCache, "caches", "LIST|what to measure, separated by commas, may be repeated", evalGreedyCaches),
-			text(aboutCache, "grid", "", "FILE|more of them, one on each line, or label = cache; # begins a comment"),
-			text(aboutOutput, "resume", "", "FILE|what is finished: kept there, and not computed again"),
-			formatFlag(report.Formats...)),
+		),
 		Action: action(e, func(ctx context.Context, cmd *cli.Command) error { return evalGreedy(ctx, e, cmd) }),
 	}
 }
@@ -89,7 +84,7 @@ func evalGreedy(ctx context.Context, e *env, cmd *cli.Command) error {
 	case r.key.Predict < 1 || r.key.Predict > 1<<20:
 		return usagef("--predict %d: use 1 to 1048576 tokens", r.key.Predict)
 	}
-	settings, err := evalSettings(e, cmd, evalGreedyCaches, promptStep)
+	settings, err := evalSettings(e, cmd, promptStep)
 	if err != nil {
 		return err
 	}
@@ -262,9 +257,13 @@ func (r *greedyRun) rows() []report.GreedyRow {
 				at = r.key.Predict
 			}
 			parted = append(parted, at)
+			row.Tokens += len(got)
 			refLoops, loop := loops.Period(ref) > 0, loops.Period(got) > 0
 			if loop {
 				row.Loops++
+			}
+			if !refLoops {
+				row.Free++
 			}
 			if loop && !refLoops {
 				row.LoopsOfOwn++
@@ -273,6 +272,7 @@ func (r *greedyRun) rows() []report.GreedyRow {
 				row.LoopsLeft++
 			}
 		}
+		row.Tokens /= len(r.starts)
 		row.PartedLow, row.PartedMedian, row.PartedHigh = report.Quartiles(parted)
 		rows = append(rows, row)
 	}

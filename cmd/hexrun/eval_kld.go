@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/corpus"
-	"github.com/hexkv/hexkv/cmd/hexrun/internal/grid"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/kld"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/records"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/report"
@@ -21,8 +19,9 @@ token, perplexity. Steps are small so that compression acts within the text; ref
 a refinement at its end.
 
 The first row is the floor: another f16 cache, read in steps of another length (32 for 64) so that llama.cpp computes
-attention with another kernel. With quantized weights it rounds activations, which amplifies the last bits of any change;
-what a cache shows beyond the floor is its own. Only f16 and hex:off, read in the same steps, are exactly 0.
+attention with another kernel. It says what a change of kernels alone does: with quantized weights llama.cpp rounds
+activations, which amplifies the last bits of any change, and its kernel for fewer than 64 queries adds up V in f16, which
+matters in long texts. Caches whose kernels add up in F32 can be below it. Only f16 and hex:off, read in the same steps, are exactly 0.
 
 Intervals hold the true value with 95 %: blocks of 64 consecutive positions are drawn again 1,000 times, with a fixed
 seed. Fewer than 4 blocks give no interval. Windows follow each other in the text, and each begins with the BOS token if
@@ -30,25 +29,19 @@ the model wants one.
 
 With --resume FILE each finished window of a cache is written down, and a run that was interrupted goes on there.`
 
-const evalKLDCaches = "q8_0,q4_0,hex:balanced,hex:tiny"
-
 func evalKLDCommand(e *env) *cli.Command {
-	flags := append(modelFlags(), sizeFlag(2048), threadsFlag())
 	return &cli.Command{
 		Name:                      "kld",
 		Usage:                     "KL divergence from f16, top-1 agreement and perplexity over windows of text",
 		Description:               evalKLDHelp,
 		DisableSliceFlagSeparator: true,
-		Flags: append(flags,
+		Flags: append(append(evalFlags(), sizeFlag(2048)),
 			texts(aboutPrompt, "file f", "FILE|a text, may be repeated", corpus.Name),
 			whole(aboutPrompt, "windows", "", "N|windows of each text, each as long as the context", 1, ""),
 			whole(aboutPrompt, "start", "", "N|token of each text where its first window begins", 0, ""),
-			texts(aboutCache, "caches", "LIST|what to measure, separated by commas, may be repeated: q8_0/q4_0, hex:PRESET, hex:PRESET:heavy=0.1, ...", evalKLDCaches),
-			text(aboutCache, "grid", "", "FILE|more of them, one on each line, or label = cache; # begins a comment"),
 			whole(aboutCache, "step", "", "N|tokens computed at once, so that compression acts within the text", 64, ""),
 			whole(aboutCache, "lockstep", "", "N|caches that are open at once and share one f16 cache; 1 takes the least memory", 4, ""),
-			text(aboutOutput, "resume", "", "FILE|what is finished: kept there, and not measured again"),
-			formatFlag(report.Formats...)),
+		),
 		Action: action(e, func(ctx context.Context, cmd *cli.Command) error { return evalKLD(ctx, e, cmd) }),
 	}
 }
@@ -111,7 +104,7 @@ func newEvalRun(e *env, cmd *cli.Command) (*evalRun, error) {
 		return nil, usagef("--lockstep %d: use 1 or more caches", r.beside)
 	}
 	var err error
-	if r.settings, err = evalSettings(e, cmd, evalKLDCaches, r.step); err != nil {
+	if r.settings, err = evalSettings(e, cmd, r.step); err != nil {
 		return nil, err
 	}
 	r.settings = append([]setting{floorSetting(r.step)}, r.settings...)
@@ -120,35 +113,4 @@ func newEvalRun(e *env, cmd *cli.Command) (*evalRun, error) {
 	}
 	r.program, r.model, r.modelBytes, err = measuredWith(cmd)
 	return r, err
-}
-
-// evalSettings reads --caches and --grid; without both it takes byDefault.
-func evalSettings(e *env, cmd *cli.Command, byDefault string, step int) ([]setting, error) {
-	lists, path := cmd.StringSlice("caches"), cmd.String("grid")
-	if len(lists) == 0 && path == "" {
-		lists = []string{byDefault}
-	}
-	var g grid.Grid
-	for _, list := range lists {
-		if err := g.List(list); err != nil {
-			return nil, err
-		}
-	}
-	if path != "" {
-		text, err := readText(e, path)
-		if err != nil {
-			return nil, err
-		}
-		if err := g.File(filepath.Base(path), text); err != nil {
-			return nil, err
-		}
-	}
-	if len(g.Settings) == 0 {
-		return nil, usagef("--caches and --grid name no cache; use for example --caches q8_0,hex:balanced")
-	}
-	all := make([]setting, len(g.Settings))
-	for i, s := range g.Settings {
-		all[i] = setting{cache: s.Spec, label: s.Label, config: s.Config, step: step}
-	}
-	return all, nil
 }

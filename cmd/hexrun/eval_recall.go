@@ -29,24 +29,19 @@ belongs to another name. Depths are spread evenly. With -f questions come from a
 The text is read in steps of --step tokens, so that compression acts within it. Intervals hold the true value with 95 %;
 the difference is taken question by question, and is 0 within the interval where a cache recalls as f16 does.`
 
-const evalRecallCaches = "q8_0,q4_0,hex:balanced,hex:tiny"
-
 func evalRecallCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:                      "recall",
 		Usage:                     "margins of facts that are asked for at the end of a long text",
 		Description:               evalRecallHelp,
 		DisableSliceFlagSeparator: true,
-		Flags: append(append(modelFlags(), threadsFlag()),
+		Flags: append(evalFlags(),
 			text(aboutPrompt, "kind", "", "KIND|needle or multikey"),
 			whole(aboutPrompt, "items", "", "N|questions", 24, ""),
 			whole(aboutPrompt, "length", "", "N|tokens of each text", 2048, ""),
 			text(aboutPrompt, "file f", "", "FILE|questions of RULER, JSON lines, instead of generated ones"),
-			texts(aboutCache, "caches", "LIST|what to measure, separated by commas, may be repeated", evalRecallCaches),
-			text(aboutCache, "grid", "", "FILE|more of them, one on each line, or label = cache; # begins a comment"),
 			whole(aboutCache, "step", "", "N|tokens computed at once, so that compression acts within the text", 64, ""),
-			text(aboutOutput, "resume", "", "FILE|what is finished: kept there, and not computed again"),
-			formatFlag(report.Formats...)),
+		),
 		Action: action(e, func(ctx context.Context, cmd *cli.Command) error { return evalRecall(ctx, e, cmd) }),
 	}
 }
@@ -58,7 +53,9 @@ type recallKey struct {
 	ModelBytes int64  `json:"model_bytes"`
 	Questions  string `json:"questions"` // kind, or SHA-256 of the file
 	Length     int    `json:"length"`    // of generated texts
+	Items      int    `json:"items"`     // depth and filler of an item depend on how many there are
 	Item       int    `json:"item"`
+	Context    int    `json:"n_ctx"` // of the longest question
 	Step       int    `json:"step"`
 	Cache      string `json:"cache"`
 }
@@ -69,7 +66,7 @@ type recallAnswer struct {
 }
 
 type recallRun struct {
-	key      recallKey // without Item and Cache
+	key      recallKey // without Items, Item, Context and Cache
 	threads  int
 	settings []setting // the first is f16
 	items    []recallItem
@@ -94,7 +91,7 @@ func evalRecall(ctx context.Context, e *env, cmd *cli.Command) error {
 	if kind == "" {
 		kind = "multikey"
 	}
-	settings, err := evalSettings(e, cmd, evalRecallCaches, r.key.Step)
+	settings, err := evalSettings(e, cmd, r.key.Step)
 	if err != nil {
 		return err
 	}
@@ -238,7 +235,7 @@ func (r *recallRun) longest() int {
 
 func (r *recallRun) keyOf(s setting, item int) recallKey {
 	k := r.key
-	k.Item, k.Cache = item, s.cache
+	k.Items, k.Item, k.Context, k.Cache = len(r.items), item, r.longest(), s.cache
 	return k
 }
 
@@ -246,26 +243,42 @@ func (r *recallRun) measure(ctx context.Context, e *env, m *hexkv.Model) error {
 	bar := progress.New(e.stderr, isTerminal(e.stderr))
 	defer bar.Clear()
 	for n, s := range r.settings {
-		session, err := m.NewSession(ctx, &hexkv.SessionOptions{ContextSize: r.longest(), BatchSize: max(s.step, 512), UBatchSize: s.step,
-			Threads: r.threads, AllLogits: true, Cache: s.config})
-		if err != nil {
+		if err := r.measureSetting(ctx, m, s, func(i int) {
+			bar.Set((float64(n)+float64(i)/float64(len(r.items)))/float64(len(r.settings)), fmt.Sprintf("%s, question %d of %d", s.label, i+1, len(r.items)))
+		}); err != nil {
 			return fmt.Errorf("%s: %w", s.label, err)
 		}
-		for i, it := range r.items {
-			bar.Set((float64(n)+float64(i)/float64(len(r.items)))/float64(len(r.settings)), fmt.Sprintf("%s, question %d of %d", s.label, i+1, len(r.items)))
-			if _, ok := r.kept.Find(r.keyOf(s, i)); ok {
-				continue
-			}
-			answer, err := margin(ctx, session, it, i%2 == 1)
-			if err == nil {
-				err = r.kept.Add(r.keyOf(s, i), answer)
-			}
-			if err != nil {
-				session.Close()
-				return fmt.Errorf("%s: %w", s.label, err)
+	}
+	return nil
+}
+
+// measureSetting asks one cache what is not in the records; it opens no session if all is.
+func (r *recallRun) measureSetting(ctx context.Context, m *hexkv.Model, s setting, at func(item int)) error {
+	var session *hexkv.Session
+	defer func() {
+		if session != nil {
+			session.Close()
+		}
+	}()
+	for i, it := range r.items {
+		at(i)
+		if _, ok := r.kept.Find(r.keyOf(s, i)); ok {
+			continue
+		}
+		if session == nil {
+			var err error
+			if session, err = m.NewSession(ctx, &hexkv.SessionOptions{ContextSize: r.longest(), BatchSize: max(s.step, 512), UBatchSize: s.step,
+				Threads: r.threads, AllLogits: true, Cache: s.config}); err != nil {
+				return err
 			}
 		}
-		session.Close()
+		answer, err := margin(ctx, session, it, i%2 == 1)
+		if err != nil {
+			return err
+		}
+		if err := r.kept.Add(r.keyOf(s, i), answer); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -20,6 +20,8 @@ func main() {
 	models := map[string]*string{}
 	flag.StringVar(&lab.hexrun, "hexrun", "", "the hexrun binary")
 	flag.StringVar(&lab.text, "text", "", "WikiText-2, wiki.test.raw")
+	flag.StringVar(&lab.ruler, "ruler", "", "folder of RULER's niah_multikey_3_4096.jsonl")
+	flag.StringVar(&lab.watched, "watched", "", "rows that make test compares with")
 	flag.StringVar(&lab.work, "work", "", "folder of results")
 	flag.StringVar(&lab.docs, "docs", "", "folder that quality.md and its plots are written to")
 	flag.StringVar(&lab.threads, "threads", "0", "threads of hexrun, 0: as many as it takes by itself")
@@ -40,8 +42,8 @@ func main() {
 }
 
 type laboratory struct {
-	hexrun, text, work, docs, threads string
-	models                            map[string]string
+	hexrun, text, ruler, watched, work, docs, threads string
+	models                                            map[string]string
 }
 
 func (l *laboratory) run(only string, report bool) error {
@@ -70,10 +72,7 @@ func (l *laboratory) measure(x experiment) error {
 	if err := os.WriteFile(base+".grid", []byte(strings.Join(x.grid, "\n")+"\n"), 0o666); err != nil {
 		return err
 	}
-	args := slices.Concat([]string{"eval", x.eval, "-m", l.models[x.model], "-t", l.threads, "--grid", base + ".grid", "--resume", base + ".records", "-o", "json"}, x.args)
-	if x.eval != "recall" { // which hides its facts in a text of its own
-		args = append(args, "-f", l.text)
-	}
+	args := append(x.flags(l.models[x.model], l.text, base+".grid", l.ruler), "-t", l.threads, "--resume", base+".records", "-o", "json")
 	fmt.Fprintln(os.Stderr, "==", x.name, "\n$ hexrun", strings.Join(args, " "))
 	cmd := exec.Command(l.hexrun, args...)
 	var out bytes.Buffer

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"image/color"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -15,6 +17,8 @@ import (
 var (
 	stockColor = color.RGBA{R: 120, G: 120, B: 120, A: 255}
 	hexColor   = color.RGBA{R: 0, G: 90, B: 180, A: 255}
+	otherColor = color.RGBA{R: 150, G: 190, B: 230, A: 255}
+	frontColor = color.RGBA{R: 220, G: 150, B: 60, A: 255}
 )
 
 // series are points that belong together.
@@ -23,6 +27,8 @@ type series struct {
 	color  color.RGBA
 	points plotter.XYs
 	labels []string
+	line   bool // joined, without points
+	loose  bool // points alone
 }
 
 // pareto plots error against bits of an experiment, and returns the Markdown of the image.
@@ -47,6 +53,42 @@ func (l *laboratory) pareto(name, title string) (string, error) {
 		s.labels = append(s.labels, strings.TrimPrefix(r.Label, "hex:"))
 	}
 	return l.draw("pareto-"+name, title, "bits per element of K and V", stock, hex)
+}
+
+// front plots every setting that was measured on the tuned text, and the line of those that no other beats in bits and error.
+func (l *laboratory) front(title string) (string, error) {
+	stock, presets := series{name: "llama.cpp", color: stockColor, loose: true}, series{name: "presets", color: hexColor, loose: true}
+	others := series{name: "other settings", color: otherColor, loose: true}
+	for _, name := range []string{"presets-tuned", "ingredients", "base", "residual", "selection", "degree"} {
+		rows, err := l.rows(name)
+		if errors.Is(err, errNotMeasured) {
+			return "", nil
+		}
+		if err != nil {
+			return "", err
+		}
+		for _, r := range rows {
+			s, label := &others, ""
+			switch {
+			case strings.HasPrefix(r.Label, "f16 ("): // the floor
+				continue
+			case name == "presets-tuned" && strings.HasPrefix(r.Label, "hex:"):
+				s, label = &presets, strings.TrimPrefix(r.Label, "hex:")
+			case name == "presets-tuned":
+				s, label = &stock, r.Label
+			}
+			s.points, s.labels = append(s.points, plotter.XY{X: r.BitsPerElement, Y: r.Half}), append(s.labels, label)
+		}
+	}
+	best := series{name: "front", color: frontColor, line: true}
+	all := slices.Concat(stock.points, presets.points, others.points)
+	slices.SortFunc(all, func(a, b plotter.XY) int { return cmp.Or(cmp.Compare(a.X, b.X), cmp.Compare(a.Y, b.Y)) })
+	for _, p := range all {
+		if n := len(best.points); n == 0 || p.Y < best.points[n-1].Y {
+			best.points, best.labels = append(best.points, p), append(best.labels, "")
+		}
+	}
+	return l.draw("front", title, "bits per element of K and V", best, others, stock, presets)
 }
 
 // lengths plots the error of each cache against the length of the window.
@@ -110,7 +152,13 @@ func (l *laboratory) draw(name, title, x string, all ...series) (string, error) 
 			return "", err
 		}
 		labels.Offset = vg.Point{X: 5, Y: 4}
-		p.Add(line, points, labels)
+		if !s.loose {
+			p.Add(line)
+		}
+		if !s.line {
+			p.Add(points)
+		}
+		p.Add(labels)
 	}
 	p.X.Max *= 1.06 // room for labels
 	file := name + ".svg"

@@ -4,13 +4,25 @@
 #
 #   test/lab/run.sh [EXPERIMENT,...]   all, or some (test/lab/experiments.go); "report" measures nothing and writes the document
 #
-# Variables: HEXKV_TEXT   WikiText-2's wiki.test.raw   THREADS   of hexrun, default 0: as it chooses
+# Variables: HEXKV_TEXT    WikiText-2's wiki.test.raw
+#            HEXKV_RULER   folder of RULER's niah_multikey_3_4096.jsonl
+#            THREADS       of hexrun, default 0: as it chooses
+#            KEEP=1        goes on with results of another build, which otherwise move to build/lab/before
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
 cd "$ROOT"
 read_pin scripts/models.pin
 text=${HEXKV_TEXT:-../shared/data/wikitext2/wiki.test.raw}
+ruler=${HEXKV_RULER:-../shared/data/ruler}
 [ -f "$text" ] || die "$text is missing; set HEXKV_TEXT to WikiText-2's wiki.test.raw"
 mkdir -p "$BUILD/lab"
+
+# what another engine measured is put aside
+engine=$(sha256sum < "$BUILD/lib/libhexkv.a")
+if [ "${1:-}" != report ] && [ -z "${KEEP:-}" ] && [ "$(cat "$BUILD/lab/engine" 2> /dev/null)" != "$engine" ]; then
+    mkdir -p "$BUILD/lab/before"
+    find "$BUILD/lab" -maxdepth 1 \( -name '*.records' -o -name '*.json' \) -exec mv -t "$BUILD/lab/before" {} +
+    printf '%s\n' "$engine" > "$BUILD/lab/engine"
+fi
 
 # a copy of the default model whose weights are not quantized: a lower floor
 f32=$BUILD/lab/smollm2-f32.gguf
@@ -28,5 +40,5 @@ case ${1:-} in
     *) only=(-only "$1") ;;
 esac
 (cd test/lab && go build -o "$BUILD/lab/lab" .)
-exec "$BUILD/lab/lab" -hexrun "$BUILD/bin/hexrun" -text "$text" -work "$BUILD/lab" -docs docs -threads "${THREADS:-0}" \
+exec "$BUILD/lab/lab" -hexrun "$BUILD/bin/hexrun" -text "$text" -ruler "$ruler" -watched cmd/hexrun/testdata/presets.json -work "$BUILD/lab" -docs docs -threads "${THREADS:-0}" \
     -f32 "$f32" -q4_1 "$BUILD/models/$MODEL_FILE" -gemma "$BUILD/models/gemma-3-270m.Q4_K_M.gguf" "${only[@]}"

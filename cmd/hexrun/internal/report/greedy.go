@@ -14,14 +14,16 @@ type GreedyRow struct {
 	Cache        string `json:"cache"` // specification; "floor" for f16 with the prompt in other steps
 	Label        string `json:"label"`
 	Prompts      int    `json:"prompts"`
-	Predict      int    `json:"predict"`       // tokens of a continuation
+	Predict      int    `json:"predict"`       // tokens of a continuation, at most
+	Tokens       int    `json:"tokens"`        // mean length: a continuation that loops is cut
 	PartedLow    int    `json:"parted_low"`    // tokens in common with f16: lower quartile
 	PartedMedian int    `json:"parted_median"` // median
 	PartedHigh   int    `json:"parted_high"`   // upper quartile
 	Same         int    `json:"same"`          // continuations that never part
 	Loops        int    `json:"loops"`         // continuations that end in a loop
-	LoopsOfOwn   int    `json:"loops_own"`     // of them, those whose f16 continuation does not
-	LoopsLeft    int    `json:"loops_left"`    // the other way round
+	Free         int    `json:"free"`          // continuations of f16 that do not
+	LoopsOfOwn   int    `json:"loops_own"`     // loops among those that are free in f16
+	LoopsLeft    int    `json:"loops_left"`    // none where f16 has one
 }
 
 // Quartiles returns the elements of rank n/4, n/2 and 3n/4.
@@ -41,20 +43,20 @@ func WriteGreedy(w io.Writer, format string, rows []GreedyRow) error {
 
 func writeGreedyCSV(w io.Writer, rows []GreedyRow) error {
 	c := csv.NewWriter(w)
-	c.Write([]string{"cache", "label", "prompts", "predict", "parted_low", "parted_median", "parted_high", "same", "loops", "loops_own", "loops_left"})
+	c.Write([]string{"cache", "label", "prompts", "predict", "tokens", "parted_low", "parted_median", "parted_high", "same", "loops", "free", "loops_own", "loops_left"})
 	for _, r := range rows {
-		c.Write([]string{r.Cache, r.Label, strconv.Itoa(r.Prompts), strconv.Itoa(r.Predict), strconv.Itoa(r.PartedLow), strconv.Itoa(r.PartedMedian),
-			strconv.Itoa(r.PartedHigh), strconv.Itoa(r.Same), strconv.Itoa(r.Loops), strconv.Itoa(r.LoopsOfOwn), strconv.Itoa(r.LoopsLeft)})
+		c.Write([]string{r.Cache, r.Label, strconv.Itoa(r.Prompts), strconv.Itoa(r.Predict), strconv.Itoa(r.Tokens), strconv.Itoa(r.PartedLow), strconv.Itoa(r.PartedMedian),
+			strconv.Itoa(r.PartedHigh), strconv.Itoa(r.Same), strconv.Itoa(r.Loops), strconv.Itoa(r.Free), strconv.Itoa(r.LoopsOfOwn), strconv.Itoa(r.LoopsLeft)})
 	}
 	c.Flush()
 	return c.Error()
 }
 
 func writeGreedyMarkdown(w io.Writer, rows []GreedyRow) error {
-	t := Table{Head: []string{"cache", "parts from f16 after (median)", "quartiles", "never parts", "loops", "f16 has none", "only f16 has one"}}
+	t := Table{Head: []string{"cache", "parts from f16 after (median)", "quartiles", "never parts", "mean length", "loops", "where f16 has none", "only f16 has one"}}
 	for _, r := range rows {
 		t.Rows = append(t.Rows, []string{r.Label, human.Count(r.PartedMedian), human.Count(r.PartedLow) + " to " + human.Count(r.PartedHigh),
-			human.Count(r.Same), human.Count(r.Loops), human.Count(r.LoopsOfOwn), human.Count(r.LoopsLeft)})
+			human.Count(r.Same), human.Count(r.Tokens), human.Count(r.Loops), human.Count(r.LoopsOfOwn) + " of " + human.Count(r.Free), human.Count(r.LoopsLeft)})
 	}
 	return t.Write(w)
 }
