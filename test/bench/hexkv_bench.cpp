@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <thread>
 
@@ -28,9 +29,19 @@ static const shape all_shapes[] = {
 static std::vector<shape> wanted_shapes(const options & o) {
     std::vector<shape> shapes;
     for (shape s : all_shapes) {
-        if (o.has(s.op) || o.ops == std::vector<std::string> { "commit" }) {
-            s.n_tps = o.quick ? std::min(s.n_tps, 64) : s.n_tps;
+        if (!o.has(s.op) && o.ops != std::vector<std::string> { "commit" }) {
+            continue;
+        }
+        s.n_tps = o.quick ? std::min(s.n_tps, 64) : s.n_tps;
+        if (o.cells.empty()) {
             shapes.push_back(s);
+        }
+        const auto same = [&](const shape & t) { return strcmp(t.op, s.op) == 0 && t.head == s.head; };
+        if (std::none_of(shapes.begin(), shapes.end(), same)) { // decode of a head size has two shapes
+            for (int n : o.cells) {
+                s.n_kv = n;
+                shapes.push_back(s);
+            }
         }
     }
     return shapes;

@@ -16,6 +16,7 @@ static const char * const usage =
     "  --ops LIST     decode, prefill, decode_batch, commit (default: all)\n"
     "  --caches LIST  f16, q8_0, q4_0, hex:tiny, hex:compact, hex:balanced, hex:quality\n"
     "                 (default f16,q8_0,q4_0,hex:balanced,hex:tiny; f16 always runs)\n"
+    "  --cells LIST   cells of the cache instead of those of the shapes, as in 1024,8192,131072\n"
     "  --isa ISA      path of the HEX kernels: ref, avx2, avx512 (default: HEXKV_ISA, or the best of this CPU)\n"
     "  -r N           rounds of each measurement (default: as many as fit in a few seconds)\n"
     "  -o FORMAT      md, json, csv (default md)\n"
@@ -96,7 +97,7 @@ options parse_options(int argc, char ** argv) {
             o.check = true;
             continue;
         }
-        const std::vector<std::string> with_value = { "-t", "--ops", "--caches", "--isa", "-r", "-o" };
+        const std::vector<std::string> with_value = { "-t", "--ops", "--caches", "--cells", "--isa", "-r", "-o" };
         if (!contains(with_value, flag)) {
             refuse("'%s' is not a flag; hexkv-bench -h lists them.", flag.c_str());
         }
@@ -119,6 +120,13 @@ options parse_options(int argc, char ** argv) {
             }
         } else if (flag == "--caches") {
             caches = value;
+        } else if (flag == "--cells") {
+            for (const auto & n : split(value)) {
+                o.cells.push_back(number(n, 1 << 20, "--cells", "give numbers of cells, as in --cells 1024,8192"));
+                if (o.cells.back() < 768) {
+                    refuse("--cells %d is too few for the ubatch of a prefill and its cache; use 768 or more.", o.cells.back());
+                }
+            }
         } else if (flag == "--isa") {
             set_isa(value);
         } else if (flag == "-r") {
