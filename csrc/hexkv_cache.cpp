@@ -178,14 +178,20 @@ namespace hexkv {
 
 bool cache_is_hex(const hexkv_cache & c) { return c.preset[0] && strcmp(c.preset, "off") != 0; }
 
+// A struct that was zeroed, names at most, has no number set: as zeros they would contradict each other (half_life).
 hexkv_cache cache_or_default(const hexkv_cache & c) {
-    const hexkv_cache zero = {};
-    if (memcmp(&c, &zero, sizeof(c)) != 0) {
-        return c;
-    }
-    hexkv_cache d;
+    const hexkv_cache zero    = {};
+    hexkv_cache       numbers = c, d;
     hexkv_cache_init(&d);
-    return d;
+    for (const Field & f : fields) {
+        if (f.text) {
+            memcpy(numbers.*f.text, zero.*f.text, sizeof(zero.*f.text));
+            memcpy(d.*f.text, c.*f.text, sizeof(c.*f.text));
+        }
+    }
+    memcpy(numbers.preset, zero.preset, sizeof(zero.preset));
+    memcpy(d.preset, c.preset, sizeof(c.preset));
+    return memcmp(&numbers, &zero, sizeof(zero)) == 0 ? d : c;
 }
 
 hexkv_status cache_resolve(const hexkv_cache & given, hex_params * p, std::string * type_k, std::string * type_v,

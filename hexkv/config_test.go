@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/hexkv/hexkv/binding"
 )
 
 func TestParseConfig(t *testing.T) {
@@ -35,6 +37,16 @@ func TestParseConfig(t *testing.T) {
 	assert.Equal(t, "f16", Config{}.String())
 	assert.Equal(t, "q8_0/f16", Config{TypeK: "q8_0"}.String())
 	assert.Equal(t, "hex:balanced", CacheBalanced.String())
+}
+
+// A C program that zeroes its structs and names a preset means the preset.
+func TestZeroedCache(t *testing.T) {
+	assert.True(t, binding.CheckCache(&binding.Cache{Preset: "balanced"}).OK())
+	spec, s := binding.FormatCache(&binding.Cache{Preset: "balanced", TypeV: "hex3"})
+	require.True(t, s.OK())
+	assert.Equal(t, "hex:balanced:type_v=hex3", spec)
+	assert.False(t, binding.CheckCache(&binding.Cache{Preset: "balanced", Sink: 4}).OK(), "half_life 0 is no default here")
+	assert.False(t, binding.CheckCache(&binding.Cache{Preset: "huge"}).OK())
 }
 
 // Each bad configuration gets a sentence that names what is wrong.

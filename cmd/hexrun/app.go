@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -23,10 +24,15 @@ func run(ctx context.Context, e *env, args []string) int {
 	cli.FlagStringer = flagText
 	cli.VersionFlag = &cli.BoolFlag{Name: "version", Usage: "print the version", Local: true} // -v is --verbose
 	e.args = args
+	out := &output{Writer: e.stdout}
+	e.stdout = out
 	app := newApp(e)
 	err := app.Run(ctx, append([]string{app.Name}, normalize(args, app.Commands)...))
 	if fromParser(err) { // a bad variable is not passed to OnUsageError
 		err = commandLine(app, args, err)
+	}
+	if err == nil && out.failed != nil {
+		err = fmt.Errorf("the output could not be written (%w); free some space, or write it elsewhere", out.failed)
 	}
 	code := exitCode(err)
 	switch {

@@ -195,7 +195,8 @@ func (t *talker) reply(remedy string, start func(context.Context) iter.Seq2[hexk
 	case failed != nil:
 		t.fail(failed)
 	}
-	if after, err := t.session.Stats(); err == nil && t.interactive {
+	computed := came || ctx.Err() != nil
+	if after, err := t.session.Stats(); err == nil && t.interactive && computed {
 		t.speed(before, after, t.replied-count)
 	}
 	return came, failed

@@ -10,12 +10,21 @@ var elsewhere = map[string]string{
 	"mlock":      "hexrun does not lock the model in memory; leave it out, or use --no-mmap to read the model at once",
 	"jinja":      "hexrun always applies the model's own template; leave it out",
 	"flash-attn": noFlash, "fa": noFlash,
+	"rpc":          "hexrun computes on this machine; use llama-server --rpc for workers",
+	"lora":         "hexrun takes no adapters; use llama-server --lora, or merge it into the model",
+	"prompt-cache": "hexrun chat keeps what it has read by itself; use llama-completion --prompt-cache for a file",
+	"cache-prompt": "hexrun chat keeps what it has read by itself; leave it out",
+	"mirostat":     "use --temp, --top-k, --top-p or --min-p",
+	"hex":          useCaches, "cache-type-k": useCaches, "cache-type-v": useCaches, "ctk": useCaches, "ctv": useCaches,
+	"f": useFile, "file": useFile,
 	"color": "hexrun prints no colours; leave it out", "co": "hexrun prints no colours; leave it out",
 }
 
 const (
 	useDownload = "hexrun downloads nothing; download the GGUF file and name it with -m FILE.gguf"
 	useChat     = "use hexrun chat to talk to the model"
+	useCaches   = "caches to measure are named in a list, as in --caches f16,q8_0/q4_0,hex:tiny; hexrun info plans all presets"
+	useFile     = "to give a file to the model, use hexrun run -f FILE, or /read FILE in hexrun chat"
 	noFlash     = "this command does not compute; leave it out"
 )
 

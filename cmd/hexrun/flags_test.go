@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"os"
 	"strings"
 	"testing"
 
@@ -115,6 +116,7 @@ func TestRefusedFlags(t *testing.T) {
 		{"-fa off", "-fa off: use on or auto, or leave it out;"},
 		{"--flash_attn 2", "--flash-attn 2: use on or auto"},
 		{"-hf user/model", "-hf is no flag of hexrun run: hexrun downloads nothing; download the GGUF file and name it with -m"},
+		{"--rpc 1.2.3.4:5", "--rpc is no flag of hexrun run: hexrun computes on this machine; use llama-server --rpc"},
 		{"--mlock", "--mlock is no flag of hexrun run: "},
 		{"-cnv", "-cnv is no flag of hexrun run: use hexrun chat"},
 		{"-p", "-p needs a value"},
@@ -138,16 +140,33 @@ func TestRefusedFlags(t *testing.T) {
 	}
 }
 
+// A reply that cannot be written is no success.
+func TestOutputFails(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("no /dev/full here")
+	}
+	defer full.Close()
+	for _, args := range []string{"version", "--help", "run --help"} {
+		var errs bytes.Buffer
+		e := &env{stdin: strings.NewReader(""), stdout: full, stderr: &errs, interrupts: newInterrupts(nil)}
+		assert.Equal(t, exitError, run(context.Background(), e, strings.Fields(args)), args)
+		assert.Contains(t, errs.String(), "no space left on device); free some space, or write it elsewhere", args)
+	}
+}
+
 // Other commands advise the flags that they have.
 func TestRefusedByOtherCommands(t *testing.T) {
 	for args, want := range map[string]string{
-		"chat model.gguf": `"model.gguf" is not understood; name the model with -m model.gguf (see hexrun chat --help)`,
-		"info nonsense":   `"nonsense" is not understood; give a model with -m (see hexrun info --help)`,
-		"compare text":    `"text" is not understood; give a file with -f, a model with -m (see hexrun compare --help)`,
-		"version 2":       `"2" is not understood; see hexrun version --help`,
-		"chat -no-cnv":    "-no-cnv is no flag of hexrun chat: use hexrun run --raw to continue a text",
-		"info -fa on":     "-fa is no flag of hexrun info: this command does not compute; leave it out",
-		"version -t abc":  "unknown flag -t; see hexrun version --help",
+		"chat model.gguf":    `"model.gguf" is not understood; name the model with -m model.gguf (see hexrun chat --help)`,
+		"info nonsense":      `"nonsense" is not understood; give a model with -m (see hexrun info --help)`,
+		"compare text":       `"text" is not understood; give a file with -f, a model with -m (see hexrun compare --help)`,
+		"version 2":          `"2" is not understood; see hexrun version --help`,
+		"chat -no-cnv":       "-no-cnv is no flag of hexrun chat: use hexrun run --raw to continue a text",
+		"info -fa on":        "-fa is no flag of hexrun info: this command does not compute; leave it out",
+		"compare --hex tiny": "--hex is no flag of hexrun compare: caches to measure are named in a list, as in --caches f16,q8_0/q4_0,hex:tiny; hexrun info plans all presets",
+		"chat -f a.txt":      "-f is no flag of hexrun chat: to give a file to the model, use hexrun run -f FILE, or /read FILE in hexrun chat",
+		"version -t abc":     "unknown flag -t; see hexrun version --help",
 	} {
 		var out bytes.Buffer
 		e := &env{stdin: strings.NewReader(""), stdout: &out, stderr: &out, interrupts: newInterrupts(nil)}

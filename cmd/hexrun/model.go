@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -21,6 +22,9 @@ func modelPath(cmd *cli.Command) (string, error) {
 		return path, nil
 	}
 	if path := os.Getenv("HEXRUN_MODEL"); path != "" {
+		if _, err := os.Stat(path); err != nil {
+			return "", fmt.Errorf("$HEXRUN_MODEL names %s, and there is no such file; check the variable, or name the model with -m", path)
+		}
 		return path, nil
 	}
 	if exe, err := os.Executable(); err == nil {

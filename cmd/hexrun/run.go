@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 
@@ -87,6 +88,10 @@ func answer(ctx context.Context, e *env, cmd *cli.Command) error {
 	}
 	if printed > 0 && errors.Is(failed, hexkv.ErrContextFull) {
 		return fmt.Errorf("the reply was cut off: the context of %s tokens is full; use a larger -c or limit the reply with -n", human.Count(s.ContextSize()))
+	}
+	if errors.Is(failed, hexkv.ErrContextFull) {
+		problem, _, _ := strings.Cut(failed.Error(), ";")
+		return fmt.Errorf("%s; shorten it or use a larger -c", problem)
 	}
 	return failed
 }
