@@ -46,6 +46,9 @@ static struct hex_attn_layout make_layout(const struct hex_attn * a, int nth, in
     size_t at = 0;
     l.entries    = work_reserve(&at, sizeof(struct hex_entry)*(size_t) (l.n_sh*l.n_slots));
     l.tile_start = work_reserve(&at, sizeof(int32_t)*(size_t) (l.n_sh*(l.n_tiles + 1)));
+    const size_t views = (size_t) c->n_stream*(size_t) c->n_tps*(size_t) (l.n_tiles + l.n_raw);
+    l.seen   = work_reserve(&at, sizeof(uint64_t)*views);
+    l.biased = work_reserve(&at, views);
     if (l.split) {
         l.part  = work_reserve(&at, sizeof(float)*(size_t) (l.n_items*l.n_rows*(2 + c->head_v)));
         l.probs = work_reserve(&at, a->mass ? sizeof(float)*(size_t) (l.n_sh*l.n_block*(l.n_slots + c->n_tps)*l.n_rows) : 0);
@@ -195,13 +198,17 @@ static void merge_mass(const run_t * r, int64_t sh) {
 }
 
 void hex_attn_run(const struct hex_attn * a, void * work, int ith, int nth, hex_barrier barrier, void * barrier_ctx) {
-    run_t r = { .a = a, .c = &a->cache, .k = kernels_now() };
+    run_t r = { .a = a, .c = &a->cache, .k = kernels_now(), .coarse = hex_coarse_get() };
     r.l    = make_layout(a, nth, r.k->lanes, r.k->codes && codes_serve(&a->cache));
     r.work = (char *) (((uintptr_t) work + 63) & ~(uintptr_t) 63);
     r.scratch = r.work + r.l.thread + r.l.thread_size*(size_t) ith;
 
     for (int64_t sh = ith; sh < r.l.n_sh; sh += nth) {
         list_entries(&r, sh);
+    }
+    const int32_t n_tiles = r.l.n_tiles + r.l.n_raw;
+    for (int64_t i = ith; i < (int64_t) n_tiles*a->cache.n_stream; i += nth) {
+        hex_tile_look(&r, (int32_t) (i/n_tiles), (int32_t) (i % n_tiles));
     }
     barrier(barrier_ctx);
     // The heads of a chunk of the cache lie side by side: one thread takes them all where there are chunks enough.

@@ -1,18 +1,24 @@
 // HEX_ATTN on codes as they are: base codes and residual codes of a refined cell are two rows, whose products add up. The
 // cache passes in units of a few tiles: logits, then the usual running maximum and sum, then outputs. The ubatch's own
 // rows are floats. Few query rows: an item is a chunk of the cache, one unit. Many: an item is a block of query rows
-// against the whole cache.
+// against the whole cache; there the products with base rows are most of the work, so those with cells that have no
+// residual are coarse where the kernels can. Refined cells then have columns of their own behind the others, where the
+// products with their base rows, gathered, and residual rows are precise; their columns among the others are hidden.
 #include "hex_attn_impl.h"
 
-#define ROWS       HEX_MAX_QUERIES // query rows of an item
+#include "../core/hex_fp16.h"
+
+#define ROWS       HEX_MAX_QUERIES // query rows of an item, at most
+#define FEW_ROWS   32 // of an item where there are few, for more items
 #define FEW        8 // below it, query rows go one by one through the ubatch's own rows
 #define UNIT_TILES CHUNK_TILES
 #define UNIT_COLS  (UNIT_TILES*HEX_TILE)
-#define STRIDE     (UNIT_COLS + 16) // qk writes whole sixteens
+#define STRIDE     (2*UNIT_COLS + 16) // all cells may be refined; qk writes whole sixteens
 
 // Tiles of the unit that some row sees; column of its first element.
 struct unit_tile {
     int32_t  tile, n, col;
+    int32_t  refined, n_refined; // apart: columns of its refined cells
     bool     biased;
     uint64_t seen[ROWS]; // by token of the item
     uint64_t all;        // seen by every token whose first head is in the item
@@ -21,7 +27,7 @@ struct unit_tile {
 // Up to a tile of residual rows of a unit's refined cells.
 struct batch {
     int32_t n, unit;
-    int32_t cols[HEX_TILE], slots[HEX_TILE]; // column in the unit, slot
+    int32_t cols[HEX_TILE], cells[HEX_TILE], slots[HEX_TILE]; // column in the unit, cell, slot
     float   n_seen[HEX_TILE];                // tokens that see it, of those whose first head is in the item
 };
 
@@ -32,14 +38,16 @@ struct item {
     int32_t row0, n_rows, token0, n_tokens; // query row: token*group + head of the group
     int32_t token[ROWS];                    // of the item's rows, from token0 on
     int32_t blocks_k, blocks_v;
+    bool    apart;  // refined cells have columns of their own
+    bool    coarse; // and products with the other cells are coarse
 
     // scratch
     int8_t *  limbs;   // [n_rows][head_k][2]
     float *   scale;   // [n_rows][blocks_k]
-    int32_t * offset;  // [n_rows][blocks_k]
+    int32_t * offset;  // [n_rows][blocks_k][2]
     float *   shift;   // [n_rows]: q . mean
-    float *   weight;  // [n_rows][blocks_k], of the noise
-    float *   noise;   // [blocks_k][STRIDE], of the unit's columns
+    float *   weight;  // [n_rows][blocks_k + 1], of the noise
+    float *   noise;   // [blocks_k + 1][STRIDE], of the unit's columns; at last, -inf hides one
     float *   max;     // [n_rows]
     float *   sum;
     float *   out;     // [n_rows][head_v]
@@ -57,15 +65,15 @@ struct item {
     int32_t * unit_of; // [tiles]
 
     int32_t unit, n_batches;
-    int32_t n_tiles, n_cols, n_cached; // of the unit: tiles, columns, columns of the cache
+    int32_t n_tiles, n_cols, n_cached, n_coded; // of the unit: tiles, columns, those of cells, those of products with codes
     struct unit_tile tiles[UNIT_TILES];
 };
 
 void hex_attn_codes_shape(struct hex_attn_layout * l, const struct hex_cache * c) {
     const int64_t rows = (int64_t) c->n_tps*l->group;
-    l->split   = rows <= ROWS;
-    l->n_rows  = l->split ? (int32_t) rows : ROWS;
-    l->n_block = (int32_t) ((rows + ROWS - 1)/ROWS);
+    l->split   = rows <= FEW_ROWS;
+    l->n_rows  = l->split ? (int32_t) rows : rows < 8*ROWS ? FEW_ROWS : ROWS;
+    l->n_block = (int32_t) ((rows + l->n_rows - 1)/l->n_rows);
     l->n_chunk = l->split ? (l->n_tiles + l->n_raw + CHUNK_TILES - 1)/CHUNK_TILES : 1;
     l->tile    = (size_t) HEX_TILE*(size_t) l->head;
 }
@@ -77,10 +85,10 @@ static void lay_out(struct item * it, const struct hex_attn_layout * l, const st
 #define PLACE(p, bytes) *(void **) &it->p = base + work_reserve(&at, bytes)
     PLACE(limbs,  rows*2*(size_t) c->head_k);
     PLACE(scale,  rows*blocks*4);
-    PLACE(offset, rows*blocks*4);
+    PLACE(offset, rows*blocks*8);
     PLACE(shift,  rows*4);
-    PLACE(weight, rows*blocks*4);
-    PLACE(noise,  blocks*4*STRIDE);
+    PLACE(weight, rows*(blocks + 1)*4);
+    PLACE(noise,  (blocks + 1)*4*STRIDE);
     PLACE(max,    rows*4);
     PLACE(sum,    rows*4);
     PLACE(out,    rows*4*(size_t) c->head_v);
@@ -89,7 +97,7 @@ static void lay_out(struct item * it, const struct hex_attn_layout * l, const st
     PLACE(scales, blocks*4*HEX_TILE);
     PLACE(codes,  l->tile*2);
     PLACE(x,      l->tile*4);
-    PLACE(lanes_q, rows < FEW ? 0 : (size_t) c->head_k*HEX_MAX_LANES*4);
+    PLACE(lanes_q, rows < FEW ? 0 : (size_t) c->head_k*ROWS*4);
     PLACE(lanes_s, rows < FEW ? 0 : (size_t) HEX_TILE*HEX_MAX_LANES*4);
     PLACE(batches,  l->split ? 0 : batches*sizeof(struct batch));
     PLACE(probs,    l->split ? 0 : batches*rows*HEX_TILE*4);
@@ -148,6 +156,8 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
     it->unit = it->n_batches = 0;
     it->blocks_k = c->head_k/64;
     it->blocks_v = c->head_v/64;
+    it->apart  = !r->l.split && r->k->codes->coarse;
+    it->coarse = it->apart && r->coarse;
 
     if (r->chunk_alone && it->sh % c->n_head_kv == 0) {
         read_chunk(it);
@@ -156,8 +166,9 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
     for (int32_t i = 0; i < it->n_rows; i++) {
         const int32_t head = it->h0 + (it->row0 + i) % group;
         const float * q = query_row(it, i);
-        r->k->codes->query(q, it->blocks_k, it->limbs + (size_t) i*2*(size_t) c->head_k, it->scale + i*it->blocks_k, it->offset + i*it->blocks_k);
-        hex_noise_weights(r->a, q, it->weight + i*it->blocks_k, 1);
+        r->k->codes->query(q, it->blocks_k, it->limbs + (size_t) i*2*(size_t) c->head_k, it->scale + i*it->blocks_k, it->offset + 2*i*it->blocks_k);
+        hex_noise_weights(r->a, q, it->weight + i*(it->blocks_k + 1), 1);
+        it->weight[i*(it->blocks_k + 1) + it->blocks_k] = 1;
         it->shift[i] = 0;
         if (mean) {
             r->k->row_qk(q, mean, &it->shift[i], 1, c->head_k);
@@ -169,7 +180,7 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
     }
     memset(it->out, 0, sizeof(float)*(size_t) it->n_rows*(size_t) c->head_v);
     const int32_t lanes = r->k->lanes;
-    for (int32_t i = 0; i < HEX_MAX_LANES && it->n_rows >= FEW; i++) {
+    for (int32_t i = 0; i < ROWS && it->n_rows >= FEW; i++) {
         const float * q = i < it->n_rows ? query_row(it, i) : NULL;
         float * to = it->lanes_q + (size_t) (i/lanes*lanes)*(size_t) c->head_k + i % lanes;
         for (int32_t d = 0; d < c->head_k; d++) {
@@ -183,35 +194,45 @@ static int32_t first_token(const struct item * it) {
     return it->token0*it->r->l.group < it->row0;
 }
 
+static bool is_raw(const struct item * it, const struct unit_tile * u) {
+    return u->tile >= it->r->l.n_tiles;
+}
+
 // The tiles from `tile` on that some row sees, as many as a unit holds; returns where the next unit begins.
 static int32_t find_tiles(struct item * it, int32_t tile) {
     const run_t * r = it->r;
-    it->n_tiles = it->n_cols = it->n_cached = 0;
+    const int32_t * start = tile_start_of(r, it->sh);
+    it->n_tiles = it->n_cached = 0;
     for (; tile < it->tile1 && it->n_tiles < UNIT_TILES; tile++) {
         struct unit_tile * u = &it->tiles[it->n_tiles];
-        const uint64_t valid = hex_tile_valid(r, it->s, tile);
         uint64_t any = 0;
         u->biased = false;
         u->all    = ~UINT64_C(0);
         for (int32_t t = 0; t < it->n_tokens; t++) {
-            u->seen[t] = hex_tile_visible(r, it->s, tile, it->token0 + t, valid, &u->biased);
+            u->seen[t] = hex_tile_visible(r, it->s, tile, it->token0 + t, &u->biased);
             any |= u->seen[t];
             u->all &= t >= first_token(it) ? u->seen[t] : ~UINT64_C(0);
         }
         if (any) {
             u->tile = tile;
             u->n    = tile_cells(r, tile);
-            u->col  = it->n_cols;
-            it->n_cols  += u->n;
-            it->n_cached = tile < r->l.n_tiles ? it->n_cols : it->n_cached;
+            u->n_refined = it->apart && !is_raw(it, u) ? start[tile + 1] - start[tile] : 0;
+            it->n_cached += is_raw(it, u) ? 0 : u->n;
             it->n_tiles++;
         }
     }
+    // columns: cells, refined cells again, the ubatch's own rows
+    int32_t cell = 0, refined = it->n_cached;
+    for (int32_t t = 0; t < it->n_tiles; t++) {
+        struct unit_tile * u = &it->tiles[t];
+        u->refined = refined;
+        refined   += u->n_refined;
+        u->col     = is_raw(it, u) ? refined + cell - it->n_cached : cell;
+        cell      += u->n;
+    }
+    it->n_coded = refined;
+    it->n_cols  = refined + cell - it->n_cached;
     return tile;
-}
-
-static bool is_raw(const struct item * it, const struct unit_tile * u) {
-    return u->tile >= it->r->l.n_tiles;
 }
 
 // Rows of a tile that some query sees; a cell nobody sees may hold anything, and 0 times NaN is not 0.
@@ -277,6 +298,7 @@ static int32_t next_residuals(const struct item * it, struct cursor * at, bool i
             const int32_t j = e->cell - u->tile*HEX_TILE;
             rows[n] = hex_slot(c, it->s, h, e->slot) + offset;
             to->cols[n]   = u->col + j;
+            to->cells[n]  = e->cell;
             to->slots[n]  = e->slot;
             to->n_seen[n] = is_v && !r->l.split && r->a->mass ? count_seen(it, u, j) : 0;
         }
@@ -292,8 +314,24 @@ static int32_t next_residuals(const struct item * it, struct cursor * at, bool i
     return n;
 }
 
-static void multiply_k(const struct item * it, int32_t n, float * s, int32_t stride) {
-    it->r->k->codes->qk(it->codes, it->scales, n, it->blocks_k, it->limbs, it->scale, it->offset, it->n_rows, s, stride);
+// The base rows of the same cells.
+static void unpack_their_base(const struct item * it, const struct batch * b, bool is_v) {
+    const struct hex_cache * c = it->r->c;
+    const int32_t h = (int32_t) (it->sh % c->n_head_kv);
+    const char * rows[HEX_TILE];
+    for (int32_t e = 0; e < b->n; e++) {
+        rows[e] = hex_row_base(is_v ? &c->v_base : &c->k_base, it->s, h, b->cells[e]);
+    }
+    unpack(it, is_v, is_v ? c->bits_v : c->bits_k, rows, b->n);
+}
+
+static void multiply_k(const struct item * it, int32_t n, float * s, int32_t stride, bool coarse) {
+    it->r->k->codes->qk(it->codes, it->scales, n, it->blocks_k, it->limbs, it->scale, it->offset, it->n_rows, s, stride, coarse);
+}
+
+static void multiply_v(const struct item * it, int32_t n, const float * p, int32_t stride, bool coarse) {
+    const int32_t head_v = it->r->c->head_v;
+    it->r->k->codes->pv(it->codes, it->scales, n, it->blocks_v, p, stride, it->n_rows, it->out, head_v, coarse);
 }
 
 // Logits of the ubatch's own rows in it->x. Many query rows go side by side through the SIMD lanes.
@@ -317,35 +355,75 @@ static void raw_logits(const struct item * it, const struct unit_tile * u) {
     }
 }
 
+// Refined cells: residual products are added to those with the base rows, or, if the latter are coarse, both take columns
+// of their own.
+static void refined_logits(const struct item * it) {
+    struct cursor at = {0};
+    struct batch  batch;
+    float * hide = it->noise + (size_t) it->blocks_k*STRIDE;
+    for (int32_t col = it->n_cached; next_residuals(it, &at, false, &batch) > 0; col += batch.n) {
+        multiply_k(it, batch.n, it->some, HEX_TILE, false);
+        if (it->apart) {
+            unpack_their_base(it, &batch, false);
+            multiply_k(it, batch.n, it->logits + col, STRIDE, false);
+        }
+        for (int32_t i = 0; i < it->n_rows; i++) {
+            float * l = it->logits + (size_t) i*STRIDE;
+            const float * some = it->some + i*HEX_TILE;
+            if (it->apart) {
+                for (int32_t e = 0; e < batch.n; e++) {
+                    l[col + e] += some[e];
+                }
+                continue;
+            }
+            for (int32_t e = 0; e < batch.n; e++) {
+                l[batch.cols[e]] += some[e];
+            }
+        }
+        for (int32_t e = 0; e < batch.n; e++) {
+            hide[batch.cols[e]] = -INFINITY;
+            for (int32_t b = 0; b < it->blocks_k; b++) {
+                it->noise[b*STRIDE + batch.cols[e]] = 0;
+            }
+        }
+    }
+}
+
 static void make_logits(const struct item * it) {
     const run_t * r = it->r;
     for (int32_t t = 0; t < it->n_tiles; t++) {
         const struct unit_tile * u = &it->tiles[t];
         if (!is_raw(it, u)) {
             unpack_base(it, u, false);
-            multiply_k(it, u->n, it->logits + u->col, STRIDE);
+            multiply_k(it, u->n, it->logits + u->col, STRIDE, it->coarse);
             for (int32_t b = 0; b < it->blocks_k; b++) {
                 r->k->row_square(it->scales + b*HEX_TILE, u->n, it->noise + b*STRIDE + u->col);
             }
-            continue;
         }
-        load_raw(it, u, false);
-        raw_logits(it, u);
     }
-    struct cursor at = {0};
-    struct batch  batch;
-    while (next_residuals(it, &at, false, &batch) > 0) {
-        multiply_k(it, batch.n, it->some, HEX_TILE);
-        for (int32_t b = 0; b < it->blocks_k; b++) {
-            for (int32_t e = 0; e < batch.n; e++) {
-                it->noise[b*STRIDE + batch.cols[e]] = 0;
-            }
+    for (int32_t b = 0; b <= it->blocks_k; b++) { // the last row hides none yet; refined columns have no noise
+        const int32_t from = b < it->blocks_k ? it->n_cached : 0;
+        memset(it->noise + b*STRIDE + from, 0, sizeof(float)*(size_t) (it->n_coded - from));
+    }
+    refined_logits(it);
+    for (int32_t t = 0; t < it->n_tiles; t++) { // last, since products are written in whole sixteens of columns
+        const struct unit_tile * u = &it->tiles[t];
+        if (is_raw(it, u)) {
+            load_raw(it, u, false);
+            raw_logits(it, u);
         }
-        for (int32_t i = 0; i < it->n_rows; i++) {
-            for (int32_t e = 0; e < batch.n; e++) {
-                it->logits[(size_t) i*STRIDE + batch.cols[e]] += it->some[i*HEX_TILE + e];
-            }
-        }
+    }
+}
+
+// hex_tile_mask for the columns of refined cells.
+static void mask_refined(const struct item * it, const struct unit_tile * u, int32_t token, int32_t head, float * l) {
+    const run_t * r = it->r;
+    const struct hex_entry * entry = entries_of(r, it->sh) + tile_start_of(r, it->sh)[u->tile];
+    const uint16_t * mask = mask_row(r, it->s, it->token0 + token);
+    const float slope = u->biased ? hex_attn_slope(r->a, head) : 0;
+    for (int32_t e = 0; e < u->n_refined; e++, l++, entry++) {
+        *l = !(u->seen[token] >> (entry->cell - u->tile*HEX_TILE) & 1) ? -INFINITY :
+             u->biased ? *l + slope*hex_fp16_to_fp32(mask[entry->cell]) : *l;
     }
 }
 
@@ -353,18 +431,29 @@ static void make_logits(const struct item * it) {
 static void soften(const struct item * it) {
     const run_t * r = it->r;
     const struct hex_attn * a = r->a;
+    const float * hide = it->noise + (size_t) it->blocks_k*STRIDE, one = 1;
+    const int32_t n_noise = it->blocks_k + (it->apart && a->softcap == 0);
     for (int32_t i = 0; i < it->n_rows; i++) {
         const int32_t token = it->token[i], head = it->h0 + (it->row0 + i) % r->l.group;
         float * l = it->logits + (size_t) i*STRIDE;
-        r->k->row_bias(l, it->n_cached, it->shift[i], it->weight + i*it->blocks_k, it->noise, it->blocks_k, STRIDE);
-        r->k->scale(l, it->n_cols, a->scale, a->softcap);
+        // one pass, where nothing but the scale follows
+        const int32_t n_done = a->softcap == 0 ? it->n_coded : 0;
+        const float most = r->k->row_bias(l, it->n_coded, it->shift[i], it->weight + i*(it->blocks_k + 1), it->noise, n_noise, STRIDE,
+                                          n_done > 0 ? a->scale : 1);
+        r->k->scale(l + n_done, it->n_cols - n_done, a->scale, a->softcap);
+        if (it->apart && a->softcap != 0) { // which makes -inf finite
+            r->k->row_bias(l, it->n_cached, 0, &one, hide, 1, STRIDE, 1);
+        }
+        bool done = n_done == it->n_cols;
         for (int32_t t = 0; t < it->n_tiles; t++) {
             const struct unit_tile * u = &it->tiles[t];
             if (u->biased || u->seen[token] != tile_full(u->n)) {
                 hex_tile_mask(r, it->s, u->tile, it->token0 + token, head, u->seen[token], u->biased, l + u->col, 1);
+                mask_refined(it, u, token, head, l + u->refined);
+                done = false;
             }
         }
-        const float max = r->k->row_max(l, it->n_cols), old = it->max[i];
+        const float max = done ? most : r->k->row_max(l, it->n_cols), old = it->max[i];
         if (max > old) {
             const float f = old == -INFINITY ? 0 : expf(old - max);
             float * out = it->out + (size_t) i*(size_t) r->c->head_v;
@@ -378,36 +467,52 @@ static void soften(const struct item * it) {
     }
 }
 
+// Outputs of refined cells: residuals, and the base rows where their own columns are hidden.
+static void add_refined(struct item * it) {
+    const run_t * r = it->r;
+    const bool keep = !r->l.split && r->a->mass; // for the mass
+    struct cursor at = {0};
+    struct batch  local;
+    for (int32_t col = it->n_cached;;) {
+        struct batch * b = keep ? it->batches + it->n_batches : &local;
+        const int32_t n = next_residuals(it, &at, true, b);
+        if (n == 0) {
+            break;
+        }
+        float * p = keep ? it->probs + (size_t) it->n_batches*(size_t) r->l.n_rows*HEX_TILE : it->some;
+        for (int32_t i = 0; i < it->n_rows; i++) {
+            const float * l = it->logits + (size_t) i*STRIDE;
+            if (it->apart) {
+                memcpy(p + i*HEX_TILE, l + col, sizeof(float)*(size_t) n);
+                continue;
+            }
+            for (int32_t e = 0; e < n; e++) {
+                p[i*HEX_TILE + e] = l[b->cols[e]];
+            }
+        }
+        multiply_v(it, n, p, HEX_TILE, false);
+        if (it->apart) {
+            unpack_their_base(it, b, true);
+            multiply_v(it, n, p, HEX_TILE, false);
+        }
+        it->n_batches += keep;
+        col += n;
+    }
+}
+
 static void add_outputs(struct item * it) {
     const run_t * r = it->r;
     const int32_t head_v = r->c->head_v;
-    const struct hex_codes_kernels * k = r->k->codes;
+    add_refined(it);
     for (int32_t t = 0; t < it->n_tiles; t++) {
         const struct unit_tile * u = &it->tiles[t];
         if (!is_raw(it, u)) {
             unpack_base(it, u, true);
-            k->pv(it->codes, it->scales, u->n, it->blocks_v, it->logits + u->col, STRIDE, it->n_rows, it->out, head_v);
+            multiply_v(it, u->n, it->logits + u->col, STRIDE, it->coarse);
             continue;
         }
         load_raw(it, u, true);
         r->k->rows_pv(it->logits + u->col, STRIDE, it->x, it->out, head_v, it->n_rows, u->n, head_v);
-    }
-    const bool keep = !r->l.split && r->a->mass; // for the mass
-    struct cursor at = {0};
-    struct batch  local;
-    for (;;) {
-        struct batch * b = keep ? it->batches + it->n_batches : &local;
-        float * p = keep ? it->probs + (size_t) it->n_batches*(size_t) r->l.n_rows*HEX_TILE : it->some;
-        if (next_residuals(it, &at, true, b) == 0) {
-            break;
-        }
-        for (int32_t i = 0; i < it->n_rows; i++) {
-            for (int32_t e = 0; e < b->n; e++) {
-                p[i*HEX_TILE + e] = it->logits[(size_t) i*STRIDE + b->cols[e]];
-            }
-        }
-        k->pv(it->codes, it->scales, b->n, it->blocks_v, p, HEX_TILE, it->n_rows, it->out, head_v);
-        it->n_batches += keep;
     }
 }
 

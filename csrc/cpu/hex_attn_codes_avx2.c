@@ -174,8 +174,9 @@ INLINE void qk_some(int nq, const uint8_t * tile, const float * scales, int n_bl
 }
 
 AVX2 static void qk(const uint8_t * tile, const float * scales, int n, int n_blocks, const int8_t * limbs, const float * scale,
-                    const int32_t * offset, int n_q, float * s, int stride) {
+                    const int32_t * offset, int n_q, float * s, int stride, bool coarse) {
     (void) offset;
+    (void) coarse;
     const int16_t * words = (const int16_t *) (const void *) limbs;
 #define QK(NQ) qk_some(NQ, tile + 128*j, scales + j, n_blocks, words + (size_t) q*n_blocks*HEX_BLOCK, scale + q*n_blocks, \
                        s + (size_t) q*stride + j, stride)
@@ -252,7 +253,8 @@ INLINE void pv_some(int nq, const struct weights * w, int q0, const uint8_t * ti
 }
 
 AVX2 static void pv(const uint8_t * tile, const float * scales, int n, int n_blocks, const float * p, int stride, int n_q,
-                    float * out, int out_stride) {
+                    float * out, int out_stride, bool coarse) {
+    (void) coarse;
     struct weights w;
     for (int b = 0; b < n_blocks; b++, tile += 8192, scales += HEX_TILE, out += HEX_BLOCK) {
         make_weights(&w, scales, n, p, stride, n_q);

@@ -13,6 +13,7 @@
 
 #define Q_MAX 16256.0f // 127*128: 15 bits, limbs of 8 and 7
 #define P_MAX 65535.0f
+#define P_MAX_COARSE 255.0f
 #define UNROLL _Pragma("GCC unroll 16")
 #define TINY  1e-30f   // weights below this cannot be told from none beside a probability of 1
 
@@ -35,17 +36,19 @@ AVX512 static void query(const float * q, int n_blocks, int8_t * limbs, float * 
         }
         const bool none = !(amax >= 1e-34f); // or not finite: the scale says so
         const __m512 inv = _mm512_set1_ps(none ? 0 : Q_MAX/amax);
-        __m512i sum = _mm512_setzero_si512();
+        __m512i sum = _mm512_setzero_si512(), high = sum;
         for (int i = 0; i < HEX_BLOCK; i += 16) {
             const __m512i x  = none ? _mm512_setzero_si512() : _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(q + i), inv));
             const __m512i hi = _mm512_srai_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(64)), 7);
             const __m512i lo = _mm512_sub_epi32(x, _mm512_slli_epi32(hi, 7));
             _mm_storeu_si128((__m128i *) (limbs + i),             _mm512_cvtepi32_epi8(hi));
             _mm_storeu_si128((__m128i *) (limbs + HEX_BLOCK + i), _mm512_cvtepi32_epi8(lo));
-            sum = _mm512_add_epi32(sum, x);
+            sum  = _mm512_add_epi32(sum, x);
+            high = _mm512_add_epi32(high, hi);
         }
         scale[b]  = none ? amax - amax : amax/Q_MAX; // 0, or NaN
-        offset[b] = 128*_mm512_reduce_add_epi32(sum);
+        offset[2*b]     = 128*_mm512_reduce_add_epi32(sum); // for both limbs
+        offset[2*b + 1] = 128*_mm512_reduce_add_epi32(high);
     }
 }
 
@@ -182,7 +185,7 @@ INLINE void qk_some(int nq, int g, const uint8_t * tile, const float * scales, i
             }
         }
         for (int q = 0; q < nq; q++) {
-            const __m512i o = _mm512_set1_epi32(offset[q*n_blocks + b]);
+            const __m512i o = _mm512_set1_epi32(offset[2*(q*n_blocks + b)]);
             const __m512  f = _mm512_set1_ps(scale[q*n_blocks + b]);
             for (int j = 0; j < g; j++) {
                 const __m512i t = _mm512_sub_epi32(_mm512_add_epi32(_mm512_slli_epi32(hi[q][j], 7), lo[q][j]), o);
@@ -198,11 +201,52 @@ INLINE void qk_some(int nq, int g, const uint8_t * tile, const float * scales, i
     }
 }
 
+// The same with the high limb alone.
+INLINE void qk_coarse(int nq, int g, const uint8_t * tile, const float * scales, int n_blocks, const int8_t * limbs,
+                      const float * scale, const int32_t * offset, float * s, int stride) {
+    for (int b = 0; b < n_blocks; b++, tile += 4096, scales += HEX_TILE) {
+        __m512i sum[8][2];
+        for (int q = 0; q < nq; q++) {
+            for (int j = 0; j < g; j++) {
+                sum[q][j] = _mm512_setzero_si512();
+            }
+        }
+        UNROLL for (int i = 0; i < 16; i++) {
+            __m512i c[2];
+            for (int j = 0; j < g; j++) {
+                c[j] = bytes(tile + 1024*j + 64*i);
+            }
+            for (int q = 0; q < nq; q++) {
+                const __m512i h = four(limbs + ((size_t) q*n_blocks + b)*2*HEX_BLOCK + 4*i);
+                for (int j = 0; j < g; j++) {
+                    sum[q][j] = dot(sum[q][j], c[j], h);
+                }
+            }
+        }
+        for (int q = 0; q < nq; q++) {
+            const __m512i o = _mm512_set1_epi32(offset[2*(q*n_blocks + b) + 1]);
+            const __m512  f = _mm512_set1_ps(128*scale[q*n_blocks + b]);
+            for (int j = 0; j < g; j++) {
+                float * to = s + (size_t) q*stride + 16*j;
+                const __m512 t = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum[q][j], o)), w = _mm512_mul_ps(f, _mm512_load_ps(scales + 16*j));
+                _mm512_storeu_ps(to, b == 0 ? _mm512_mul_ps(t, w) : _mm512_fmadd_ps(t, w, _mm512_loadu_ps(to)));
+            }
+        }
+    }
+}
+
 AVX512 static void qk(const uint8_t * tile, const float * scales, int n, int n_blocks, const int8_t * limbs, const float * scale,
-                      const int32_t * offset, int n_q, float * s, int stride) {
-#define QK(NQ, G) qk_some(NQ, G, tile + 64*j, scales + j, n_blocks, limbs + (size_t) q*n_blocks*2*HEX_BLOCK, scale + q*n_blocks, \
-                          offset + q*n_blocks, s + (size_t) q*stride + j, stride)
-    for (int q = 0; q < n_q; q += 4) {
+                      const int32_t * offset, int n_q, float * s, int stride, bool coarse) {
+#define QK_OF(F, NQ, G) F(NQ, G, tile + 64*j, scales + j, n_blocks, limbs + (size_t) q*n_blocks*2*HEX_BLOCK, scale + q*n_blocks, \
+                          offset + 2*q*n_blocks, s + (size_t) q*stride + j, stride)
+#define QK(NQ, G) QK_OF(qk_some, NQ, G)
+    int q = 0;
+    for (; coarse && q + 8 <= n_q; q += 8) {
+        for (int j = 0; j < n; j += 32) {
+            if (n - j > 16) { QK_OF(qk_coarse, 8, 2); } else { QK_OF(qk_coarse, 8, 1); }
+        }
+    }
+    for (; q < n_q; q += 4) { // few are left: as precisely as they come
         for (int j = 0; j < n; j += 32) {
             const bool two = n - j > 16;
             switch (n_q - q) {
@@ -214,6 +258,7 @@ AVX512 static void qk(const uint8_t * tile, const float * scales, int n, int n_b
         }
     }
 #undef QK
+#undef QK_OF
 }
 
 // Probabilities times row scales of one block as integers of 16 bits, limbs apart.
@@ -223,7 +268,8 @@ struct weights {
     float   unit[HEX_MAX_QUERIES]; // what one is worth, 0: all are zero
 };
 
-INLINE void make_weights(struct weights * to, const float * scales, int n, const float * p, int stride, int n_q) {
+INLINE void make_weights(struct weights * to, const float * scales, int n, const float * p, int stride, int n_q, bool coarse) {
+    const float unit = coarse ? P_MAX_COARSE : P_MAX;
     __mmask16 m[4];
     __m512 scale[4];
     UNROLL for (int i = 0; i < 4; i++) {
@@ -236,13 +282,27 @@ INLINE void make_weights(struct weights * to, const float * scales, int n, const
             w[i] = _mm512_mul_ps(_mm512_maskz_loadu_ps(m[i], p + 16*i), scale[i]);
         }
         const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(w[0], w[1]), _mm512_max_ps(w[2], w[3])));
-        const float inv  = most > TINY ? P_MAX/most : 0;
-        to->unit[q] = most > TINY ? most*(1/P_MAX) : 0;
+        const float inv  = most > TINY ? unit/most : 0;
+        to->unit[q] = most > TINY ? most*(1/unit) : 0;
         UNROLL for (int i = 0; i < 4; i++) {
             const __m512i x = _mm512_cvtps_epi32(_mm512_mul_ps(w[i], _mm512_set1_ps(inv)));
-            _mm_store_si128((__m128i *) (to->hi[q] + 16*i), _mm512_cvtepi32_epi8(_mm512_srli_epi32(x, 8)));
             _mm_store_si128((__m128i *) (to->lo[q] + 16*i), _mm512_cvtepi32_epi8(x));
+            if (!coarse) {
+                _mm_store_si128((__m128i *) (to->hi[q] + 16*i), _mm512_cvtepi32_epi8(_mm512_srli_epi32(x, 8)));
+            }
         }
+    }
+}
+
+// out [64] += unit*t; 128-bit parts: t[m] has part l for samples 16l + 4m.
+INLINE void add_block(float * out, float unit, const __m512i t[4]) {
+    const __m512  u = _mm512_set1_ps(unit);
+    const __m512i a = _mm512_shuffle_i32x4(t[0], t[1], 0x44), b = _mm512_shuffle_i32x4(t[2], t[3], 0x44);
+    const __m512i c = _mm512_shuffle_i32x4(t[0], t[1], 0xee), d = _mm512_shuffle_i32x4(t[2], t[3], 0xee);
+    const __m512i x[4] = { _mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd),
+                           _mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd) };
+    for (int l = 0; l < 4; l++) {
+        _mm512_storeu_ps(out + 16*l, _mm512_fmadd_ps(_mm512_cvtepi32_ps(x[l]), u, _mm512_loadu_ps(out + 16*l)));
     }
 }
 
@@ -276,29 +336,49 @@ INLINE void pv_some(int nq, const struct weights * w, int q0, const uint8_t * ti
         }
     }
     for (int q = 0; q < nq; q++) {
-        const __m512 u = _mm512_set1_ps(w->unit[q0 + q]);
-        float * o = out + (size_t) q*out_stride;
         __m512i t[4];
         for (int m = 0; m < 4; m++) {
             t[m] = _mm512_add_epi32(_mm512_slli_epi32(high[q][m], 8), low[q][m]);
         }
-        // 128-bit parts: t[m] has part l for samples 16l + 4m
-        const __m512i a = _mm512_shuffle_i32x4(t[0], t[1], 0x44), b = _mm512_shuffle_i32x4(t[2], t[3], 0x44);
-        const __m512i c = _mm512_shuffle_i32x4(t[0], t[1], 0xee), d = _mm512_shuffle_i32x4(t[2], t[3], 0xee);
-        const __m512i x[4] = { _mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd),
-                               _mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd) };
-        for (int l = 0; l < 4; l++) {
-            _mm512_storeu_ps(o + 16*l, _mm512_fmadd_ps(_mm512_cvtepi32_ps(x[l]), u, _mm512_loadu_ps(o + 16*l)));
+        add_block(out + (size_t) q*out_stride, w->unit[q0 + q], t);
+    }
+}
+
+// The same with weights of 8 bits.
+INLINE void pv_coarse(int nq, const struct weights * w, int q0, const uint8_t * tile, int n, float * out, int out_stride) {
+    __m512i sum[4][4];
+    for (int q = 0; q < nq; q++) {
+        for (int m = 0; m < 4; m++) {
+            sum[q][m] = _mm512_setzero_si512();
         }
+    }
+    for (int j = 0; j < n; j += 4, tile += 256) {
+        __m512i l[4];
+        for (int q = 0; q < nq; q++) {
+            l[q] = four(w->lo[q0 + q] + j);
+        }
+        for (int m = 0; m < 4; m++) {
+            const __m512i c = bytes(tile + 64*m);
+            for (int q = 0; q < nq; q++) {
+                sum[q][m] = dot(sum[q][m], l[q], c);
+            }
+        }
+    }
+    for (int q = 0; q < nq; q++) {
+        add_block(out + (size_t) q*out_stride, w->unit[q0 + q], sum[q]);
     }
 }
 
 AVX512 static void pv(const uint8_t * tile, const float * scales, int n, int n_blocks, const float * p, int stride, int n_q,
-                      float * out, int out_stride) {
+                      float * out, int out_stride, bool coarse) {
     struct weights w;
+    coarse = coarse && n_q % 4 == 0;
     for (int b = 0; b < n_blocks; b++, tile += 4096, scales += HEX_TILE, out += HEX_BLOCK) {
-        make_weights(&w, scales, n, p, stride, n_q);
+        make_weights(&w, scales, n, p, stride, n_q, coarse);
         int q = 0;
+        for (; coarse && q < n_q; q += 4) {
+            pv_coarse(4, &w, q, tile, n, out + (size_t) q*out_stride, out_stride);
+        }
         for (; q + 2 <= n_q; q += 2) {
             pv_some(2, &w, q, tile, n, out + (size_t) q*out_stride, out_stride);
         }
@@ -309,7 +389,7 @@ AVX512 static void pv(const uint8_t * tile, const float * scales, int n, int n_b
 }
 
 const struct hex_codes_kernels hex_codes_kernels_avx512 = {
-    .query = query, .unpack_k = unpack_k, .unpack_v = unpack_v, .qk = qk, .pv = pv,
+    .coarse = true, .query = query, .unpack_k = unpack_k, .unpack_v = unpack_v, .qk = qk, .pv = pv,
 };
 
 #endif

@@ -153,8 +153,9 @@ INLINE void qk_some(int nq, const int16_t * tile, const float * scales, int n_bl
 }
 
 static void qk(const uint8_t * tile, const float * scales, int n, int n_blocks, const int8_t * limbs, const float * scale,
-               const int32_t * offset, int n_q, float * s, int stride) {
+               const int32_t * offset, int n_q, float * s, int stride, bool coarse) {
     (void) offset;
+    (void) coarse;
     const int16_t * words = (const int16_t *) (const void *) limbs, * cells = (const int16_t *) (const void *) tile;
 #define QK(NQ) qk_some(NQ, cells + 64*j, scales + j, n_blocks, words + (size_t) q*n_blocks*HEX_BLOCK, scale + q*n_blocks, \
                        s + (size_t) q*stride + j, stride)
@@ -215,7 +216,8 @@ INLINE void pv_some(int nq, const struct weights * to, int q0, const int16_t * t
 }
 
 static void pv(const uint8_t * tile, const float * scales, int n, int n_blocks, const float * p, int stride, int n_q,
-               float * out, int out_stride) {
+               float * out, int out_stride, bool coarse) {
+    (void) coarse;
     const int16_t * rows = (const int16_t *) (const void *) tile;
     struct weights w;
     for (int b = 0; b < n_blocks; b++, rows += HEX_TILE*HEX_BLOCK, scales += HEX_TILE, out += HEX_BLOCK) {

@@ -57,7 +57,7 @@ static void row_item(const run_t * r, int64_t item) {
     }
     for (int32_t t = tile0; t < tile1; t++) {
         bool biased = false;
-        const uint64_t seen = hex_tile_visible(r, s, t, row, hex_tile_valid(r, s, t), &biased);
+        const uint64_t seen = hex_tile_visible(r, s, t, row, &biased);
         visible[t - tile0] = seen;
         at[t - tile0]      = n_cols;
         if (!seen) {
@@ -73,7 +73,7 @@ static void row_item(const run_t * r, int64_t item) {
             float * l = logits + g*stride + n_cols;
             r->k->row_qk(q[g], x, l, n, c->head_k);
             if (!raw) {
-                r->k->row_bias(l, n, shift[g], weight + g*blocks, noise, blocks, HEX_TILE);
+                r->k->row_bias(l, n, shift[g], weight + g*blocks, noise, blocks, HEX_TILE, 1);
             }
             r->k->scale(l, n, a->scale, a->softcap);
             if (biased || seen != tile_full(n)) {
@@ -153,12 +153,11 @@ static void lanes_item(const run_t * r, int64_t item) {
     const float * mean = mean_of(c, sh);
     float * l = logits;
     for (int32_t t = 0; t < n_tiles; t++) {
-        const uint64_t valid = hex_tile_valid(r, s, t);
-        const int32_t  n     = tile_cells(r, t);
+        const int32_t n = tile_cells(r, t);
         uint64_t any = 0, all = tile_full(n);
         bool biased = false;
         for (int32_t row = t0; row <= t1; row++) {
-            const uint64_t seen = hex_tile_visible(r, s, t, row, valid, &biased);
+            const uint64_t seen = hex_tile_visible(r, s, t, row, &biased);
             any |= seen;
             all &= seen;
         }
@@ -174,7 +173,7 @@ static void lanes_item(const run_t * r, int64_t item) {
         r->k->scale(l, n*lanes, a->scale, a->softcap);
         for (int32_t i = 0; i < nr && (biased || all != tile_full(n)); i++) {
             const int32_t  row  = (r0 + i)/group;
-            const uint64_t seen = hex_tile_visible(r, s, t, row, valid, &biased);
+            const uint64_t seen = hex_tile_visible(r, s, t, row, &biased);
             hex_tile_mask(r, s, t, row, h0 + (r0 + i) % group, seen, biased, l + i, lanes);
         }
         r->k->lanes_max(l, max, n);
@@ -198,12 +197,11 @@ static void lanes_item(const run_t * r, int64_t item) {
     const int32_t * start = tile_start_of(r, sh);
     l = logits;
     for (int32_t t = 0; t < n_tiles; t++) {
-        const uint64_t valid = hex_tile_valid(r, s, t);
-        const int32_t  n     = tile_cells(r, t);
+        const int32_t n = tile_cells(r, t);
         uint64_t any = 0, seen[HEX_MAX_LANES]; // by token of the item
         bool biased = false;
         for (int32_t row = t0; row <= t1; row++) {
-            seen[row - t0] = hex_tile_visible(r, s, t, row, valid, &biased);
+            seen[row - t0] = hex_tile_visible(r, s, t, row, &biased);
             any |= seen[row - t0];
         }
         if (!any) {

@@ -33,6 +33,8 @@ struct hex_attn_layout {
     // offsets into the shared work buffer, in bytes
     size_t entries;    // struct hex_entry [n_sh][n_slots], sorted by tile
     size_t tile_start; // int32 [n_sh][n_tiles + 1]
+    size_t seen;       // uint64 [n_stream][n_tps][n_tiles + n_raw]: the elements of a tile that a row sees
+    size_t biased;     // uint8, likewise: one of them has a mask value other than 0
     size_t part;       // split: float [n_items][n_rows][2 + head_v]: max, sum, output
     size_t probs;      // split: float [n_sh][n_block][n_slots + n_tps][n_rows], relative to the item's max, -1: hidden
     size_t mass;       // not split: float [n_items][n_mass]
@@ -48,6 +50,7 @@ struct hex_attn_work_area {
     const struct hex_attn_kernels * k;
     struct hex_attn_layout l;
     bool   chunk_alone; // all heads of a chunk are this thread's
+    bool   coarse;      // hex_coarse_get()
     char * work;
     char * scratch; // of this thread
 };
@@ -90,6 +93,19 @@ static inline void hex_read_ahead(const char * p, size_t size) {
     }
 }
 
+static inline uint64_t * tiles_seen  (const run_t * r) { return (uint64_t *) (r->work + r->l.seen); }
+static inline uint8_t *  tiles_biased(const run_t * r) { return (uint8_t *)  (r->work + r->l.biased); }
+
+static inline size_t tile_seen_at(const run_t * r, int32_t s, int32_t tile, int32_t row) {
+    return ((size_t) s*(size_t) r->c->n_tps + (size_t) row)*(size_t) (r->l.n_tiles + r->l.n_raw) + (size_t) tile;
+}
+// Which elements of the tile row `row` sees; *biased is set when one of them has a mask value other than 0.
+static inline uint64_t hex_tile_visible(const run_t * r, int32_t s, int32_t tile, int32_t row, bool * biased) {
+    const size_t at = tile_seen_at(r, s, tile, row);
+    *biased |= tiles_biased(r)[at] != 0;
+    return tiles_seen(r)[at];
+}
+
 float hex_attn_slope(const struct hex_attn * a, int32_t head); // ALiBi
 
 static inline int32_t tile_cells(const run_t * r, int32_t tile) {
@@ -102,10 +118,8 @@ static inline uint64_t tile_full(int32_t n) {
 
 // Mask column of element j of a tile, -1: no cell of the cache.
 int32_t  hex_tile_column (const run_t * r, int32_t s, int32_t tile, int32_t j);
-// Which elements of the tile hold something that can be read at all.
-uint64_t hex_tile_valid  (const run_t * r, int32_t s, int32_t tile);
-// Which elements row `row` sees; *biased is set when one of them has a mask value other than 0.
-uint64_t hex_tile_visible(const run_t * r, int32_t s, int32_t tile, int32_t row, uint64_t valid, bool * biased);
+// Finds what of the tile each row sees, for all heads.
+void     hex_tile_look   (const run_t * r, int32_t s, int32_t tile);
 // Hides what is not in `seen` and adds the mask's bias to n logits, `step` floats apart.
 void     hex_tile_mask   (const run_t * r, int32_t s, int32_t tile, int32_t row, int32_t head, uint64_t seen, bool biased, float * l, int32_t step);
 // Decodes the elements in `want` (others become zero) to x [n][head].

@@ -4,6 +4,7 @@
 // SIMD lane, against a tile (prefill, a small GEMM).
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -12,13 +13,17 @@ extern "C" {
 
 #define HEX_TILE      64 // cells per tile
 #define HEX_MAX_LANES 32
+#define HEX_F16_NEG_INF 0xfc00
 #define HEX_MAX_BLOCKS  16 // of a row, for the codes kernels
-#define HEX_MAX_QUERIES 32 // likewise, of one call
+#define HEX_MAX_QUERIES 64 // likewise, of one call
 
 // Products with codes as they are, in integers. Queries and probabilities become integers of 15 or 16 bits, so the error is
 // that of a rounding to 15 bits. A tile is up to 64 rows of n_blocks blocks of one hexk type.
 struct hex_codes_kernels {
-    // q[64*b + i] = scale[b] * integer; the integers go to limbs, 128 bytes per block, and offset [n_blocks] to what qk makes
+    // qk and pv have a form whose queries and weights are of 8 bits, at half of the price; tables without one take no notice.
+    bool coarse;
+
+    // q[64*b + i] = scale[b] * integer; the integers go to limbs, 128 bytes per block, and offset [2*n_blocks] to what qk makes
     // of them: each table has its own form.
     void (*query)(const float * q, int n_blocks, int8_t * limbs, float * scale, int32_t * offset);
 
@@ -29,10 +34,10 @@ struct hex_codes_kernels {
 
     // s[i*stride + j] = dot(q_i, row_j) for n_q <= HEX_MAX_QUERIES queries; writes whole sixteens of columns.
     void (*qk)(const uint8_t * tile, const float * scales, int n, int n_blocks, const int8_t * limbs, const float * scale,
-               const int32_t * offset, int n_q, float * s, int stride);
+               const int32_t * offset, int n_q, float * s, int stride, bool coarse);
     // out[i*out_stride + c] += sum_j p[i*stride + j] * row_j[c]; p >= 0.
     void (*pv)(const uint8_t * tile, const float * scales, int n, int n_blocks, const float * p, int stride, int n_q,
-               float * out, int out_stride);
+               float * out, int out_stride, bool coarse);
 };
 
 struct hex_attn_kernels {
@@ -44,12 +49,14 @@ struct hex_attn_kernels {
     void (*row_pv)(const float * p, const float * v, float * out, int n, int d);
     // The same for n_q rows p and out.
     void (*rows_pv)(const float * p, int stride, const float * v, float * out, int out_stride, int n_q, int n, int d);
-    // x[j] += add + sum_b w[b]*y[b*stride + j], j < n, b < n_y.
-    void (*row_bias)(float * x, int n, float add, const float * w, const float * y, int n_y, int stride);
+    // x[j] = (x[j] + add + sum_b w[b]*y[b*stride + j])*scale, j < n, b < n_y; returns the largest, -inf for none.
+    float (*row_bias)(float * x, int n, float add, const float * w, const float * y, int n_y, int stride, float scale);
     // y[j] = x[j]^2, j < n.
     void (*row_square)(const float * x, int n, float * y);
     // x[j] = softcap*tanh(x[j]*scale/softcap) or x[j]*scale without soft-cap.
     void (*scale)(float * x, int n, float scale, float softcap);
+    // What a mask's HEX_TILE elements (f16) are: 0 all zero, 1 all -inf, -1 neither.
+    int (*mask_kind)(const uint16_t * mask);
     // Largest of n, -inf for none.
     float (*row_max)(const float * x, int n);
     // x[j] = exp(x[j] - max), exactly 0 for -inf; returns their sum.

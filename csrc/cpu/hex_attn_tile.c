@@ -4,8 +4,6 @@
 #include "../core/hex_codec_impl.h"
 #include "../core/hex_fp16.h"
 
-#define F16_NEG_INF 0xfc00
-
 int32_t hex_tile_column(const run_t * r, int32_t s, int32_t tile, int32_t j) {
     if (tile < r->l.n_tiles) {
         return tile*HEX_TILE + j;
@@ -14,7 +12,8 @@ int32_t hex_tile_column(const run_t * r, int32_t s, int32_t tile, int32_t j) {
     return cell >= 0 && cell < r->c->n_kv ? cell : -1;
 }
 
-uint64_t hex_tile_valid(const run_t * r, int32_t s, int32_t tile) {
+// Which elements of the tile hold something that can be read at all.
+static uint64_t tile_valid(const run_t * r, int32_t s, int32_t tile, const int32_t cols[HEX_TILE]) {
     const int32_t n = tile_cells(r, tile);
     uint64_t bits = 0;
     if (tile < r->l.n_tiles) {
@@ -24,47 +23,43 @@ uint64_t hex_tile_valid(const run_t * r, int32_t s, int32_t tile) {
         bits |= 2*tile + 1 <= last ? (uint64_t) valid[2*tile + 1] << 32 : 0;
     } else {
         for (int32_t j = 0; j < n; j++) {
-            bits |= (uint64_t) (hex_tile_column(r, s, tile, j) >= 0) << j;
+            bits |= (uint64_t) (cols[j] >= 0) << j;
         }
     }
     return bits & tile_full(n);
 }
 
-uint64_t hex_tile_visible(const run_t * r, int32_t s, int32_t tile, int32_t row, uint64_t valid, bool * biased) {
-    const uint16_t * m = mask_row(r, s, row);
-    if (!m || !valid) {
-        return valid;
-    }
+void hex_tile_look(const run_t * r, int32_t s, int32_t tile) {
     const int32_t n = tile_cells(r, tile);
-    uint64_t hidden = 0;
-    uint32_t any = 0;
-    if (tile < r->l.n_tiles) {
-        m += tile*HEX_TILE;
-        if (n == HEX_TILE) { // nearly every tile is seen whole or not at all
-            uint64_t ones = 0, same = 0, word;
-            for (int32_t j = 0; j < HEX_TILE/4; j++) {
-                memcpy(&word, m + 4*j, sizeof(word));
-                ones |= word;
-                same |= word ^ UINT64_C(0xfc00fc00fc00fc00);
-            }
-            if (ones == 0 || same == 0) {
-                return ones == 0 ? valid : 0;
-            }
-        }
-        for (int32_t j = 0; j < n; j++) {
-            hidden |= (uint64_t) (m[j] == F16_NEG_INF) << j;
-            any    |= m[j] == F16_NEG_INF ? 0u : m[j];
-        }
-    } else {
-        for (int32_t j = 0; j < n; j++) {
-            const int32_t  col = hex_tile_column(r, s, tile, j);
-            const uint16_t v   = col < 0 ? F16_NEG_INF : m[col];
-            hidden |= (uint64_t) (v == F16_NEG_INF) << j;
-            any    |= v == F16_NEG_INF ? 0u : v;
-        }
+    int32_t cols[HEX_TILE];
+    bool in_order = true; // nearly always: a ubatch has consecutive cells
+    for (int32_t j = 0; j < n; j++) {
+        cols[j]  = hex_tile_column(r, s, tile, j);
+        in_order = in_order && cols[j] >= 0 && cols[j] == cols[0] + j;
     }
-    *biased |= any != 0;
-    return valid & ~hidden;
+    const uint64_t valid = tile_valid(r, s, tile, cols);
+    for (int32_t row = 0; row < r->c->n_tps; row++) {
+        const size_t at = tile_seen_at(r, s, tile, row);
+        const uint16_t * m = mask_row(r, s, row);
+        uint16_t gathered[HEX_TILE];
+        uint64_t hidden = 0;
+        uint32_t any = 0;
+        if (m && valid && in_order) {
+            m += cols[0];
+        } else if (m && valid) {
+            for (int32_t j = 0; j < n; j++) {
+                gathered[j] = cols[j] < 0 ? HEX_F16_NEG_INF : m[cols[j]];
+            }
+            m = gathered;
+        }
+        const int kind = !m || !valid ? 0 : n == HEX_TILE ? r->k->mask_kind(m) : -1; // nearly every tile is seen whole or not at all
+        for (int32_t j = 0; j < n && kind < 0; j++) {
+            hidden |= (uint64_t) (m[j] == HEX_F16_NEG_INF) << j;
+            any    |= m[j] == HEX_F16_NEG_INF ? 0u : m[j];
+        }
+        tiles_seen(r)[at]   = kind == 1 ? 0 : valid & ~hidden;
+        tiles_biased(r)[at] = any != 0;
+    }
 }
 
 void hex_tile_mask(const run_t * r, int32_t s, int32_t tile, int32_t row, int32_t head, uint64_t seen, bool biased, float * l, int32_t step) {

@@ -67,3 +67,22 @@ void hex_isa_set(enum hex_isa isa) {
 const char * hex_isa_name(enum hex_isa isa) {
     return names[isa];
 }
+
+static atomic_int coarse = -1; // -1: not asked yet
+
+int hex_coarse_get(void) {
+    int on = atomic_load_explicit(&coarse, memory_order_relaxed);
+    if (on < 0) {
+        const char * want = getenv("HEXKV_COARSE");
+        int unset = -1;
+        on = !(want && strcmp(want, "0") == 0);
+        if (!atomic_compare_exchange_strong(&coarse, &unset, on)) {
+            on = unset; // hex_coarse_set came between
+        }
+    }
+    return on;
+}
+
+void hex_coarse_set(int on) {
+    atomic_store(&coarse, on != 0);
+}
