@@ -9,7 +9,7 @@
 #include <string.h>
 
 // Phase A, one thread per (stream, KV head): means, scores, competition. It decides which slots each row gets.
-// Phase B, one task per (stream, KV head, row): base codes and residuals. The slots that A copied from are free by then,
+// Phase B, one task per (stream, KV head, row, K or V): base codes and residuals. The slots that A copied from are free by then,
 // and no two rows write to one place, whatever meta says: of rows with one cell, or one ring slot, the last one has it.
 
 struct rank_heap { // the weakest heavy slot on top; equal scores: the lower slot
@@ -249,6 +249,22 @@ static void update_mean(const struct hex_cache * c, const struct head_work * w, 
 // scores
 //
 
+// Moving averages of n heavy slots; without a cell (0) a slot is weaker than any token.
+static void heavy_scores(float * restrict score, const int32_t * restrict cells, const float * restrict mass, const float * restrict n_seen,
+                         int32_t n, int32_t half_life) {
+    for (int32_t i = 0; i < n;) {
+        const float seen = n_seen[i], keep = seen > 0 ? hex_score_keep(seen, half_life) : 1;
+        int32_t end = i + 1; // nearly always the number of queries is that of all slots
+        while (end < n && n_seen[end] == seen) {
+            end++;
+        }
+        for (; i < end; i++) {
+            const float now = seen > 0 ? hex_score_update(score[i], mass[i], seen, keep) : hex_finite_or_0(score[i]);
+            score[i] = cells[i] > 0 ? now : -1;
+        }
+    }
+}
+
 // A score is attention mass per query that could see the token. Ring slots sum it; heavy slots hold its exponential
 // moving average over queries, so that old fame fades.
 static void update_scores(const struct hex_cache * c, const struct head_work * w, const float * mass, int32_t s, int32_t h) {
@@ -263,32 +279,21 @@ static void update_scores(const struct hex_cache * c, const struct head_work * w
     // a cell is held once: by a row, else the first ring slot that names it, else the first heavy slot
     memset(w->slots, 0, sizeof(uint32_t)*bitmap_words(c->n_ring));
     for (int32_t i = 0; i < c->n_ring; i++) {
-        ring[i] = hex_finite_or_0(ring[i] + mass[i]);
         if (cell_ok(c, table[i]) && hex_bit_get(valid, table[i]) && !hex_bit_get(w->cells, table[i])) {
             bit_set(w->cells, table[i]);
             bit_set(w->slots, i);
         }
     }
-    const float * n_seen = mass + c->n_ring + c->n_heavy + c->n_tps;
-    float keep_seen = 0, keep = 1; // of the last slot: nearly always that of the next one
-    for (int32_t i = 0; i < c->n_heavy; i++) {
-        const int32_t cell = cells[i] > 0 && cells[i] <= c->n_ctx ? cells[i] - 1 : -1;
-        if (cell < 0 || !hex_bit_get(valid, cell) || hex_bit_get(w->cells, cell)) {
-            cells[i] = 0;  // empty, or the token is gone
-            score[i] = -1; // weaker than any token
-            continue;
-        }
-        bit_set(w->cells, cell);
-        if (n_seen[i] > 0) {
-            if (n_seen[i] != keep_seen) {
-                keep_seen = n_seen[i];
-                keep      = hex_score_keep(keep_seen, c->half_life);
-            }
-            score[i] = hex_score_update(score[i], mass[c->n_ring + i], n_seen[i], keep);
-        } else {
-            score[i] = hex_finite_or_0(score[i]);
-        }
+    for (int32_t i = 0; i < c->n_ring; i++) {
+        ring[i] = hex_finite_or_0(ring[i] + mass[i]);
     }
+    for (int32_t i = 0; i < c->n_heavy; i++) {
+        const int32_t cell = cells[i] > 0 && cells[i] <= c->n_ctx ? cells[i] - 1 : 0;
+        const bool    held = cells[i] == cell + 1 && hex_bit_get(valid, cell) && !hex_bit_get(w->cells, cell);
+        w->cells[cell >> 5] |= (uint32_t) held << (cell & 31);
+        cells[i] = held ? cells[i] : 0; // empty, or the token is gone
+    }
+    heavy_scores(score, cells, mass + c->n_ring, mass + c->n_ring + c->n_heavy + c->n_tps, c->n_heavy, c->half_life);
 }
 
 static int32_t weakest(const struct rank_heap * h) {
@@ -398,7 +403,8 @@ static void update_heavy(const struct hex_commit * cm, const struct head_work * 
 // rows
 //
 
-static void store_row(const struct hex_cache * c, void * work, int32_t s, int32_t h, int32_t i) {
+// Stores K or V of a row.
+static void store_row(const struct hex_cache * c, void * work, int32_t s, int32_t h, int32_t i, bool is_v) {
     const struct hex_meta_row * r = hex_meta_rows(hex_meta(c, s)) + i;
     const struct head_work      w = head_work_of(c, work, s, h);
     if (w.row_ring[i] == ROW_DROPPED) {
@@ -417,13 +423,16 @@ static void store_row(const struct hex_cache * c, void * work, int32_t s, int32_
     for (int i_slot = 0; i_slot < 3 && !slot; i_slot++) {
         slot = slots[i_slot] >= 0 ? hex_slot(c, s, h, slots[i_slot]) : NULL;
     }
-    const struct target k = target_of(c, s, h, r->cell, slot, false);
-    const struct target v = target_of(c, s, h, r->cell, slot, true);
-    encode(c, c->bits_k, hex_row_cur(&c->k_cur, h, token), mean, 0, c->head_k, &k);
-    encode(c, c->bits_v, hex_row_cur(&c->v_cur, h, token), NULL, c->unbias, c->head_v, &v);
+    const struct target to = target_of(c, s, h, r->cell, slot, is_v);
+    if (is_v) {
+        encode(c, c->bits_v, hex_row_cur(&c->v_cur, h, token), NULL, c->unbias, c->head_v, &to);
+    } else {
+        encode(c, c->bits_k, hex_row_cur(&c->k_cur, h, token), mean, 0, c->head_k, &to);
+    }
     for (int i_slot = 0; i_slot < 3; i_slot++) {
-        if (slots[i_slot] >= 0 && hex_slot(c, s, h, slots[i_slot]) != slot) {
-            memcpy(hex_slot(c, s, h, slots[i_slot]), slot, c->slot_size);
+        char * other = slots[i_slot] >= 0 ? hex_slot(c, s, h, slots[i_slot]) : slot;
+        if (other != slot) {
+            memcpy(other + (to.residual - slot), to.residual, hex_residual_size(c->refine, is_v ? c->head_v : c->head_k));
         }
     }
 }
@@ -443,9 +452,9 @@ void hex_commit_run(const struct hex_commit * cm, void * work, int ith, int nth,
     }
     barrier(barrier_ctx);
 
-    const int64_t n_tasks = (int64_t) n_heads*c->n_tps;
+    const int64_t n_tasks = (int64_t) n_heads*c->n_tps*2;
     for (int64_t t = n_tasks*ith/nth; t < n_tasks*(ith + 1)/nth; t++) {
-        const int32_t sh = (int32_t) (t/c->n_tps);
-        store_row(c, work, sh/c->n_head_kv, sh % c->n_head_kv, (int32_t) (t % c->n_tps));
+        const int32_t sh = (int32_t) (t/2/c->n_tps);
+        store_row(c, work, sh/c->n_head_kv, sh % c->n_head_kv, (int32_t) (t/2 % c->n_tps), t % 2);
     }
 }
