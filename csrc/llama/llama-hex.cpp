@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cinttypes>
 #include <stdexcept>
+#include <utility>
 
 static constexpr double MiB = 1024.0*1024.0;
 
@@ -311,6 +312,17 @@ void llama_hex_apply(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinf
     if (auto * tier = llama_hex_access::tier(kv)) {
         tier->apply(sinfo, ubatch, llama_hex_access::cells(kv));
     }
+}
+
+bool llama_hex_has_tier(llama_memory_i * memory) {
+    const llama_kv_cache * kv = full_attention_cache(memory);
+    return kv && llama_hex_access::tier(*kv);
+}
+
+bool llama_hex_shift_failed(llama_memory_i * memory) {
+    llama_kv_cache * kv = full_attention_cache(memory);
+    llama_kv_hex * tier = kv ? llama_hex_access::tier(*kv) : nullptr;
+    return tier && std::exchange(tier->shift_failed, false);
 }
 
 bool llama_hex_refuses(llama_memory_i * memory, const char * what) {

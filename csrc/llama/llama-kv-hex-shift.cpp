@@ -106,6 +106,7 @@ bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx) {
                                     "decode the text again\n", __func__, l.il);
                     stored.discard();
                     kv.clear(true);
+                    tier.shift_failed = true;
                     return false;
                 }
                 for (size_t i = 0; i < n; ++i) {

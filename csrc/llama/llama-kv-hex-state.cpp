@@ -18,7 +18,7 @@
 #include <string>
 
 static constexpr uint32_t STATE_MAGIC   = 0x54584548; // "HEXT"
-static constexpr uint32_t STATE_VERSION = 1;
+static constexpr uint32_t STATE_VERSION = 2; // 2: a checksum behind the state (llama-hex-io.h)
 static constexpr float    MAX_ROWS      = 1 << 24; // of n_mean: a sum of keys is no larger than this many keys
 
 struct state_header {
@@ -138,7 +138,8 @@ static void check_header(const state_header & hd, const hex_params & p, size_t n
         mismatch("there is none in this state");
     }
     if (hd.version != STATE_VERSION) {
-        mismatch("version " + std::to_string(hd.version) + ", this build reads " + std::to_string(STATE_VERSION));
+        mismatch("it has version " + std::to_string(hd.version) + ", this build reads version " + std::to_string(STATE_VERSION) +
+            " only; save the session again with this build");
     }
     if (hd.n_layer != (int32_t) n_layer || hd.n_cells != (int32_t) n_cells) {
         mismatch(std::to_string(hd.n_layer) + " layers and " + std::to_string(hd.n_cells) + " cells");
@@ -300,8 +301,8 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
     }
 }
 
-// Codes the K rows of restored cells again, relative to this cache's mean. Base rows arrive only after state_read has
-// returned (llama.cpp defers them), so this runs before the next ubatch.
+// Codes the K rows of restored cells again, relative to this cache's mean. Base rows that stay on the device arrive only after
+// state_read has returned (llama.cpp defers them), so this runs before the next ubatch.
 void llama_kv_hex::apply_moves() {
     for (const auto & m : moves) {
         llama_hex_rows rows(*this, m.il, m.strm);

@@ -69,6 +69,7 @@ public:
     void apply_moves();
 
     bool can_shift() const { return graph.kind != HEX_BACKBONE_CHANNELS; }
+    bool shift_failed = false; // and nobody has been told yet
 
     //
     // graph
@@ -164,6 +165,10 @@ void llama_hex_apply(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinf
 
 // Turns the K rows of cells whose positions were moved. False, with the reason logged and the cache cleared, when that failed.
 bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx);
+// True once after such a failure: an update of the memory cannot fail, the decode that asked for it can.
+bool llama_hex_shift_failed(llama_memory_i * memory);
+
+bool llama_hex_has_tier(llama_memory_i * memory);
 
 // True, with the reason logged, for a memory whose HEX positions cannot be moved. Asked before any part of it moves.
 bool llama_hex_refuses(llama_memory_i * memory, const char * what);
