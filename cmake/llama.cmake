@@ -33,6 +33,7 @@ set(LLAMA_OPENSSL         OFF)
 set(LLAMA_TOOLS_INSTALL   OFF)
 set(LLAMA_ALL_WARNINGS    OFF) # of upstream's files; ours have their own (sources.cmake)
 set(GGML_RPC_RDMA         OFF) # it is found by chance, and would be one more library for Go to link
+option(GGML_CUDA_NCCL "Collectives of NCCL between GPUs: only split mode `tensor` uses them, which a HEX cache does not" OFF)
 set(GGML_CCACHE           OFF) # a launcher of the user's choice (CMAKE_C_COMPILER_LAUNCHER) still works
 
 # A fixed build name: a commit in build/llama.cpp must not relink everything.

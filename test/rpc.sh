@@ -37,8 +37,8 @@ for hex in off balanced; do
     fi
 done
 on_workers=$(grep -cE 'RPC[01]\[.*KV buffer size' "$TMP/out.remote.balanced" || true)
-if [ "$on_workers" -ge 2 ] && ! grep -q 'has no HEX kernels' "$TMP/out.remote.balanced"; then ok 'both workers hold a part of the HEX cache'
-else fail 'both workers hold a part of the HEX cache' "$(grep 'KV buffer size\|HEX kernels' "$TMP/out.remote.balanced" | head -n 3)"
+if [ "$on_workers" -ge 2 ] && ! grep -q 'has no kernels for this HEX cache' "$TMP/out.remote.balanced"; then ok 'both workers hold a part of the HEX cache'
+else fail 'both workers hold a part of the HEX cache' "$(grep 'KV buffer size\|has no kernels' "$TMP/out.remote.balanced" | head -n 3)"
 fi
 
 # a worker dies in the middle of an answer

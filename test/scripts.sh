@@ -130,4 +130,7 @@ for status in 0 1; do # a step that is one test: go vet, by a go that only exits
         "-- go vet: $((1 - status)) passed, $status failed, 0 skipped $((1 - status)) passed, $status failed, 0 skipped "
 done
 
+# scripts for a GPU machine, with stand-ins for its programs
+bash "$ROOT/test/gpu/check.sh" || fails=$((fails + 1))
+
 [ "$fails" = 0 ]

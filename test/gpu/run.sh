@@ -1,167 +1,266 @@
 #!/usr/bin/env bash
 # Builds for the GPU of this machine, tests and measures (README.md). The exit code is 1 when a test failed.
 #
-#   test/gpu/run.sh [STEP...]     steps: build ops logits perf bench sanitize (default: all, in this order)
+#   test/gpu/run.sh [--quick] [STEP...]     steps: models build ops logits perf bench sanitize (default: all, in this order)
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
+quick=
+if [ "${1:-}" = --quick ]; then
+    quick=1
+    shift
+fi
+all=(models build ops logits perf bench sanitize)
 steps=("$@")
-[ $# -gt 0 ] || steps=(build ops logits perf bench sanitize)
+[ $# -gt 0 ] || steps=("${all[@]}")
+for step in "${steps[@]}"; do
+    case " ${all[*]} " in *" $step "*) ;; *) die "unknown step '$step'; steps: ${all[*]}" ;; esac
+done
 cd "$ROOT"
 
 gpu=${HEXKV_GPU_BUILD:-$ROOT/build-gpu}
 report=$gpu/report
 bin=$gpu/bin
+packed=${HEXKV_GPU_PACKED:-$BUILD/gpu}
 device=${HEXKV_GPU_DEVICE:-CUDA0}
-rounds=${HEXKV_GPU_ROUNDS:-3}
+rounds=${HEXKV_GPU_ROUNDS:-$([ "$quick" ] && echo 2 || echo 3)}
+seconds=${HEXKV_GPU_SECONDS:-720}
+layers=${HEXKV_GPU_LAYERS:-32}
+awk=$ROOT/test/gpu/report.awk
 mkdir -p "$report"
 failed=0
 
 have nvidia-smi && nvidia-smi -L > /dev/null 2>&1 || die "this machine has no NVIDIA GPU that nvidia-smi sees; the tests without one are in make test"
 machine() { nvidia-smi --query-gpu="$1" --format=csv,noheader,nounits | head -n 1; }
-json_string() { printf '"%s"' "$(sed 's/[\\"]/\\&/g' <<< "$1")"; }
+json_string() { printf '"%s"' "$(tr -d '\n' <<< "$1" | sed 's/[\\"]/\\&/g')"; }
 # result STEP JSON: what the report shows of a step
 result() { printf '%s\n' "$2" > "$report/$1.json"; }
+bad()    { failed=1; say "FAILED: $*"; echo "$*" >> "$report/$step.failed"; }
+note()   { say "$*"; echo "$*" >> "$report/$step.notes"; }
+
+# ---- time: a step may use its share of what is left, so that a slow one does not take the others' turn
+
+share() { case $1 in ops) echo 2 ;; logits) echo 3 ;; perf) echo 5 ;; bench) echo 5 ;; sanitize) echo 3 ;; *) echo 0 ;; esac; }
+deadline=0
+set_deadline() { # of steps[$1]
+    local i sum=0 mine
+    mine=$(share "${steps[$1]}")
+    for ((i = $1; i < ${#steps[@]}; i++)); do sum=$((sum + $(share "${steps[i]}"))); done
+    deadline=$((mine == 0 ? seconds : SECONDS + (seconds - SECONDS)*mine/sum))
+}
+left() { echo $((seconds == 0 ? 100000 : deadline - SECONDS)); }
+# limited COMMAND...: exit code 124 when the step's time is over
+limited() {
+    local n
+    n=$(left)
+    [ "$n" -ge 2 ] || return 124
+    timeout -k 5 "$n" "$@"
+}
+
+# ---- clocks and memory, sampled while a step measures
+
+sampler=
+start_samples() {
+    nvidia-smi --query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu,memory.used --format=csv,noheader,nounits -i "${HEXKV_GPU_INDEX:-0}" \
+        -lms 200 > "$1" 2> /dev/null &
+    sampler=$!
+}
+stop_samples() {
+    [ -z "$sampler" ] || { kill "$sampler" 2> /dev/null; wait "$sampler" 2> /dev/null || true; }
+    sampler=
+}
+trap stop_samples EXIT
+samples_json() { awk -F', *' -f "$awk" -v what=samples "$1"; }
+
+# ---- steps
+
+step_models() { # joins the parts of test/gpu/bundle.sh; they may come one at a time
+    local part name n hash i joined
+    mkdir -p "$gpu/models"
+    for part in "$packed"/*.part-*; do
+        name=$(basename "${part%.part-*}")
+        if [ -f "$part" ] && [ ! -f "$gpu/models/$name" ]; then cp "$part" "$gpu/models/"; fi
+    done
+    for part in "$gpu"/models/*.part-1-of-*; do
+        [ -f "$part" ] || continue
+        hash=${part##*-} name=${part%.part-*} n=${part##*-of-} n=${n%-*} joined=1
+        for ((i = 1; i <= n; i++)); do [ -f "$name.part-$i-of-$n-$hash" ] || joined=; done
+        [ "$joined" ] || { note "$(basename "$name"): not all of its $n parts are here yet"; continue; }
+        for ((i = 1; i <= n; i++)); do cat "$name.part-$i-of-$n-$hash"; done > "$name.tmp"
+        case $(sha256 "$name.tmp") in "$hash"*) ;; *) rm -f "$name".part-*; die "the parts of $(basename "$name") do not give the file that was packed; copy them again" ;; esac
+        mv "$name.tmp" "$name"
+        rm -f "$name".part-*
+        say "$name"
+    done
+}
 
 step_build() {
+    local targets=(test-backend-ops llama-bench llama-perplexity random_gguf) sources=${HEXKV_GPU_SOURCES:-$packed/sources.tar.gz} nvcc
     if [ ! -d "$LLAMA" ]; then
-        [ -f "${HEXKV_GPU_SOURCES:-}" ] || die "$LLAMA is missing; run make configure, or name the file of test/gpu/bundle.sh in HEXKV_GPU_SOURCES"
+        [ -f "$sources" ] || die "$LLAMA is missing; run make configure, or copy the files of test/gpu/bundle.sh to $packed"
         mkdir -p "$BUILD"
-        tar -xzf "$HEXKV_GPU_SOURCES" -C "$BUILD"
-        export HEXKV_NO_PATCH=1
+        tar -xzf "$sources" -C "$BUILD"
     fi
     [ -d "$LLAMA/.git" ] || export HEXKV_NO_PATCH=1
-    cmake -S . -B "$gpu" -G Ninja -DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="${HEXKV_GPU_ARCH:-native}" -DGGML_CUDA_NCCL=OFF \
-        -DGGML_CUDA_FA_QUANTS='f16-f16;q8_0-q8_0;q4_0-q4_0' > "$report/configure.log" 2>&1 ||
+    # the attention kernels of the caches that are compared, and no others
+    cmake -S . -B "$gpu" -G Ninja -DHEXKV_LLAMA_DIR="$LLAMA" -DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="${HEXKV_GPU_ARCH:-native}" \
+        -DGGML_CUDA_FA_QUANTS='f16-f16;q8_0-q8_0;q4_0-q4_0' -DGGML_RPC=OFF -DHEXKV_TESTS=ON > "$report/configure.log" 2>&1 ||
         { tail -n 20 "$report/configure.log" >&2; die "CMake failed; the log is $report/configure.log"; }
-    cmake --build "$gpu" --target test-backend-ops llama-bench llama-perplexity random_gguf
+    cmake --build "$gpu" --target "${targets[@]}" > "$report/build.log" 2>&1 ||
+        { grep -m 20 -A 5 'error' "$report/build.log" >&2; die "the build failed; the log is $report/build.log"; }
+    nvcc=$(sed -n 's/^CMAKE_CUDA_COMPILER:[A-Z]*=//p' "$gpu/CMakeCache.txt")
+    "$nvcc" -std=c++17 -O3 -arch=native -o "$bin/bandwidth" test/gpu/bandwidth.cu > "$report/bandwidth.log" 2>&1 || note "bandwidth.cu does not compile; see $report/bandwidth.log"
 }
 
 step_ops() {
-    local op out rows=()
+    local op out status rows=()
     for op in HEX_ATTN HEX_COMMIT; do
-        out=$report/ops-$op.txt
-        "$bin/test-backend-ops" test -b "$device" -o "$op" > "$out" 2>&1 || failed=1
-        # a test that the device refuses passes nothing
-        rows+=("$(awk -v op="$op" '/not supported/ { s++ } /: .*OK/ && /\(/ { p++ } /: .*FAIL/ && /\(/ { f++ }
-            END { printf "{\"op\": \"%s\", \"passed\": %d, \"failed\": %d, \"not_supported\": %d}", op, p, f, s }' "$out")")
-        grep -q 'OK' "$out" || { failed=1; say "$op: nothing ran on $device; see $out"; }
+        out=$report/ops-$op.txt status=0
+        limited "$bin/test-backend-ops" test -b "$device" -o "$op" > "$out" 2>&1 || status=$?
+        rows+=("$(awk -f "$awk" -v what=ops -v op="$op" -v status="$status" "$out")")
         say "${rows[-1]}"
+        result ops "[$(IFS=,; echo "${rows[*]}")]"
+        case $status in 0) ;; 124|137) bad "$op: cut off after its time" ;; *) bad "$op: exit code $status; see $out" ;; esac
+        case ${rows[-1]} in *'"passed": 0,'*) bad "$op: no test passed on $device; see $out" ;; esac
     done
-    result ops "[$(IFS=,; echo "${rows[*]}")]"
 }
 
+# The limits: f16 shows what other kernels do to this model on its own. A HEX cache may add to that, because near-equal scores
+# pick other tokens to refine, but not much. A floor that is itself far off means that the runs do not compare.
 step_logits() {
-    local text=$ROOT/cmd/hexrun/internal/corpus/opticks.txt model cache rows=() base out
-    [ -n "${HEXKV_GPU_MODELS:-}" ] || { say 'logits: skipped, HEXKV_GPU_MODELS names no model'; return 0; }
-    for model in $HEXKV_GPU_MODELS; do
+    local text=$ROOT/cmd/hexrun/internal/corpus/opticks.txt model cache rows=() base out models=() caches=(off balanced tiny) verdict floor
+    if [ -n "${HEXKV_GPU_MODELS:-}" ]; then
+        read -ra models <<< "$HEXKV_GPU_MODELS"
+    else
+        for model in "$gpu"/models/*.gguf; do if [ -f "$model" ]; then models+=("$model"); fi; done
+    fi
+    [ ${#models[@]} -gt 0 ] || { note 'skipped: there is no model; README.md says how to bring one'; return 0; }
+    [ -z "$quick" ] || caches=(off balanced)
+    for model in "${models[@]}"; do
         [ -f "$model" ] || die "$model in HEXKV_GPU_MODELS does not exist"
-        for cache in off balanced tiny; do
+        floor=
+        for cache in "${caches[@]}"; do
+            [ "$(left)" -ge 3 ] || { bad "$(basename "$model"), $cache: not run, the time is over"; continue; }
             base=$gpu/logits.bin out=$report/logits-$(basename "$model" .gguf)-$cache.txt
-            "$bin/llama-perplexity" -m "$model" -f "$text" -c 2048 -ub 64 --chunks 1 -fa on --hex "$cache" -dev none -ngl 0 \
-                --kl-divergence-base "$base" > "$out.cpu" 2>&1 || failed=1
-            "$bin/llama-perplexity" -m "$model" -c 2048 -ub 64 --chunks 1 -fa on --hex "$cache" -dev "$device" -ngl 99 \
-                --kl-divergence-base "$base" --kl-divergence > "$out" 2>&1 || failed=1
+            limited "$bin/llama-perplexity" -m "$model" -f "$text" -c "${HEXKV_GPU_TOKENS:-2048}" -ub 64 --chunks 1 -fa on --hex "$cache" -dev none -ngl 0 \
+                --kl-divergence-base "$base" > "$out.cpu" 2>&1 || bad "$cache on the CPU: exit code $?; see $out.cpu"
+            limited "$bin/llama-perplexity" -m "$model" -c "${HEXKV_GPU_TOKENS:-2048}" -ub 64 --chunks 1 -fa on --hex "$cache" -dev "$device" -ngl 99 \
+                --kl-divergence-base "$base" --kl-divergence > "$out" 2>&1 || bad "$cache on $device: exit code $?; see $out"
             rm -f "$base"
-            if [ "$cache" != off ] && grep -q 'stay on the CPU' "$out"; then failed=1; say "$cache: the cache stayed on the CPU; see $out"; fi
-            rows+=("$(awk -v m="$(basename "$model")" -v c="$cache" '/Mean +KLD:/ { k = $3 } /Same top p:/ { t = $4 }
-                END { printf "{\"model\": \"%s\", \"cache\": \"%s\", \"kl_mean\": %s, \"same_top1_percent\": %s}", m, c, k == "" ? "null" : k, t == "" ? "null" : t }' "$out")")
-            case ${rows[-1]} in *null*) failed=1 ;; esac
+            if [ "$cache" != off ] && grep -q 'stay on the CPU' "$out"; then bad "$(basename "$model"), $cache: the cache stayed on the CPU; see $out"; fi
+            rows+=("$(awk -f "$awk" -v what=logits -v model="$(basename "$model")" -v cache="$cache" -v floor="$floor" "$out")")
+            [ "$cache" != off ] || floor=$(sed -n 's/.*"kl_mean": \([0-9.e-]*\), "same_top1_percent": \([0-9.]*\), "verdict": "ok".*/\1 \2/p' <<< "${rows[-1]}")
             say "${rows[-1]}"
+            verdict=$(sed -n 's/.*"verdict": "\([^"]*\)".*/\1/p' <<< "${rows[-1]}")
+            [ "$verdict" = ok ] || bad "$(basename "$model"), $cache: $verdict"
+            result logits "[$(IFS=,; echo "${rows[*]}")]"
         done
     done
-    result logits "[$(IFS=,; echo "${rows[*]}")]"
 }
-
-# Lines "op(parameters) us" of one round.
-perf_lines() { sed -n 's/^ *\([A-Z_]*([^()]*)\): .* \([0-9.]*\) us\/run.*/\1 \2/p'; }
 
 step_perf() {
-    local i
-    rm -f "$report"/perf-*.txt
+    local i began status=0 filter='n_ring=256|permute=\[0,2,1,3\]'
+    [ -z "$quick" ] || filter='kv=32768,.*(n_ring=256|permute=\[0,2,1,3\])'
+    rm -f "$report"/perf-*
+    [ ! -x "$bin/bandwidth" ] || limited "$bin/bandwidth" > "$report/bandwidth.json" 2>> "$report/bandwidth.log" || rm -f "$report/bandwidth.json"
+    start_samples "$report/perf-clocks.csv"
     for ((i = 1; i <= rounds; i++)); do # each round measures all of them, one after the other
-        HEXKV_PERF_LARGE=1 "$bin/test-backend-ops" perf -b "$device" -o FLASH_ATTN_EXT,HEX_ATTN,HEX_COMMIT -p 'hexkv|type_k|hsk=128,hsv=128,nh=(8|64),nr23=\[4,1\]' > "$report/perf-$i.raw" 2>&1 || failed=1
-        perf_lines < "$report/perf-$i.raw" > "$report/perf-$i.txt"
+        began=$SECONDS
+        HEXKV_PERF_LARGE=1 limited "$bin/test-backend-ops" perf -b "$device" -o FLASH_ATTN_EXT,HEX_ATTN,HEX_COMMIT -p "${HEXKV_GPU_PERF:-$filter}" > "$report/perf-$i.raw" 2>&1 || status=$?
+        # "op(parameters) us"
+        sed -n 's/^ *\([A-Z_]*([^()]*)\): .* \([0-9.]*\) us\/run.*/\1 \2/p' "$report/perf-$i.raw" > "$report/perf-$i.txt"
+        case $status in 0) ;; 124|137) note "round $i was cut off"; break ;; *) bad "test-backend-ops perf: exit code $status; see $report/perf-$i.raw"; break ;; esac
+        [ "$(left)" -ge $((SECONDS - began)) ] || { note "$i of $rounds rounds, for lack of time"; break; }
     done
-    [ -s "$report/perf-1.txt" ] || { failed=1; say "perf: nothing was measured; see $report/perf-1.raw"; }
-    cat "$report"/perf-*.txt | awk '
-        function number(s, k) { return match(s, "[(,]" k "=[0-9]+") ? substr(s, RSTART + length(k) + 2, RLENGTH - length(k) - 2) + 0 : 0 }
-        # stock attention of N sequences is measured as 8*N heads
-        function shape(s) { return number(s, "kv") " " number(s, "nb") " " (s ~ /^FLASH/ ? number(s, "nh")/8 : number(s, "ns")) }
-        { if (!($1 in n)) order[++m] = $1; v[$1, ++n[$1]] = $2 }
-        END {
-            printf "["
-            for (i = 1; i <= m; i++) {
-                k = order[i]
-                for (a = 1; a < n[k]; a++) for (b = a + 1; b <= n[k]; b++) if (v[k, b] < v[k, a]) { t = v[k, a]; v[k, a] = v[k, b]; v[k, b] = t }
-                v[k] = v[k, int((n[k] + 1)/2)]
-                if (k ~ /^FLASH.*type_K=f16/) f16[shape(k)] = v[k]
-                ratio = k !~ /COMMIT/ && shape(k) in f16 ? v[k]/f16[shape(k)] : "null"
-                printf "%s{\"op\": \"%s\", \"us_median\": %s, \"us_min\": %s, \"us_max\": %s, \"ratio_to_f16\": %s}", (i > 1 ? ", " : ""), k, v[k], v[k, 1], v[k, n[k]], ratio
-            }
-            printf "]"
-        }' > "$report/perf.json"
+    stop_samples
+    cat "$report"/perf-*.txt | awk -f "$awk" -v what=perf -v bandwidth="$(cat "$report/bandwidth.json" 2> /dev/null)" > "$report/perf.json"
+    samples_json "$report/perf-clocks.csv" > "$report/clocks.json"
+    grep -q '"op": "HEX_ATTN' "$report/perf.json" || bad "HEX_ATTN was not measured; see $report/perf-1.raw"
 }
 
+# Each round measures every cache, a process each, so that what changes with time meets all of them.
 step_bench() {
-    local model=$gpu/random-8b.gguf layers=${HEXKV_GPU_LAYERS:-32}
-    [ -f "$model" ] || "$bin/random_gguf" "$model" "$layers"
-    # llama-bench runs the caches in turns for each depth
-    "$bin/llama-bench" -m "$model" -dev "$device" -ngl 99 -fa 1 -p 512 -n 64 -d "${HEXKV_GPU_DEPTHS:-0,4096,16384,32768}" -r "$rounds" \
-        --hex off,balanced,tiny -o json > "$report/bench.json" 2> "$report/bench.log" || failed=1
-    "$bin/llama-bench" -m "$model" -dev "$device" -ngl 99 -fa 1 -p 0 -n 64 -d "${HEXKV_GPU_DEPTHS:-0,4096,16384,32768}" -r "$rounds" \
-        -ctk q8_0 -ctv q8_0 -o json > "$report/bench-q8_0.json" 2>> "$report/bench.log" || failed=1
+    local model=$gpu/random-8b-$layers.gguf i cache name flags before depths=${HEXKV_GPU_DEPTHS:-$([ "$quick" ] && echo 4096 || echo 4096,32768)}
+    rm -f "$report"/bench*
+    [ -f "$model" ] || { limited "$bin/random_gguf" "$model.tmp" "$layers" && mv "$model.tmp" "$model"; } || { bad 'the random model could not be written'; return 0; }
+    for ((i = 1; i <= rounds; i++)); do
+        for cache in f16 hex:balanced q8_0 hex:tiny q4_0; do
+            [ -z "$quick" ] || case $cache in hex:tiny|q4_0) continue ;; esac
+            [ "$(left)" -ge 15 ] || { note "bench: round $i of $rounds ended before $cache, for lack of time"; break 2; }
+            name=${cache/:/-}
+            case $cache in hex:*) flags=(--hex "${cache#hex:}") ;; *) flags=(-ctk "$cache" -ctv "$cache") ;; esac
+            before=$(machine memory.used)
+            start_samples "$report/bench-$name-$i.csv"
+            limited "$bin/llama-bench" -v -m "$model" -dev "$device" -ngl 99 -fa 1 -p 512 -n 64 -d "$depths" -r 1 "${flags[@]}" -o jsonl \
+                > "$report/bench-$name-$i.jsonl" 2> "$report/bench-$name.log" || bad "llama-bench, $cache: exit code $?; see $report/bench-$name.log"
+            stop_samples
+            if grep -q 'stay on the CPU' "$report/bench-$name.log"; then bad "$cache: the cache stayed on the CPU"; fi
+            awk -f "$awk" -v what=bench_lines -v cache="$cache" "$report/bench-$name-$i.jsonl" >> "$report/bench.txt"
+            [ "$i" -gt 1 ] || awk -F', *' -f "$awk" -v what=memory -v cache="$cache" -v before="$before" "$report/bench-$name-$i.csv" "$report/bench-$name.log" >> "$report/memory.txt"
+        done
+    done
+    awk -f "$awk" -v what=bench "$report/bench.txt" > "$report/bench.json"
+    awk -f "$awk" -v what=memory_rows "$report/memory.txt" > "$report/memory.json"
+    grep -q '"cache": "hex:balanced"' "$report/bench.json" || bad "hex:balanced was not measured; see $report/bench-hex-balanced.log"
 }
 
 step_sanitize() {
-    local tool rows=() out
-    have compute-sanitizer || { say 'sanitize: skipped, compute-sanitizer is missing'; return 0; }
+    local tool rows=() out status sanitizer nvcc filter='nb=(1|5|40|70),'
+    sanitizer=$(command -v compute-sanitizer || true)
+    nvcc=$(sed -n 's/^CMAKE_CUDA_COMPILER:[A-Z]*=//p' "$gpu/CMakeCache.txt" 2> /dev/null || true)
+    if [ -z "$sanitizer" ] && [ -x "$(dirname "${nvcc:-/}")/compute-sanitizer" ]; then sanitizer=$(dirname "$nvcc")/compute-sanitizer; fi
+    if [ -z "$sanitizer" ]; then
+        note 'skipped: compute-sanitizer is missing'
+        result sanitize '[{"tool": "compute-sanitizer", "summary": "not run: it is missing on this machine"}]'
+        return 0
+    fi
+    # shapes that differ in kernels: head sizes 64 to 256, few and many rows, all residual codecs; --quick: head sizes
+    [ -z "$quick" ] || filter='kv=129,nb=(1|40),'
     for tool in memcheck racecheck; do
-        out=$report/sanitize-$tool.txt
-        # the shapes that differ in kernels: head sizes, few and many rows, all residual codecs
-        timeout 900 compute-sanitizer --tool "$tool" --error-exitcode 99 "$bin/test-backend-ops" test -b "$device" -o HEX_ATTN,HEX_COMMIT \
-            -p "${HEXKV_GPU_SANITIZE:-nb=(1|5|70),}" > "$out" 2>&1 || failed=1
-        rows+=("{\"tool\": \"$tool\", \"summary\": $(json_string "$(grep -o 'ERROR SUMMARY.*\|RACECHECK SUMMARY.*' "$out" | tail -n 1)")}")
+        out=$report/sanitize-$tool.txt status=0
+        limited "$sanitizer" --tool "$tool" --error-exitcode 99 "$bin/test-backend-ops" test -b "$device" -o HEX_ATTN,HEX_COMMIT \
+            -p "${HEXKV_GPU_SANITIZE:-$filter}" > "$out" 2>&1 || status=$?
+        rows+=("$(awk -f "$awk" -v what=sanitize -v tool="$tool" -v status="$status" "$out")")
         say "${rows[-1]}"
+        case $status in 0) ;; 124|137) bad "$tool: cut off before its end; set HEXKV_GPU_SECONDS=0" ;; *) bad "$tool: exit code $status; see $out" ;; esac
+        case ${rows[-1]} in *'"passed": 0,'*) bad "$tool: no test ran" ;; esac
+        result sanitize "[$(IFS=,; echo "${rows[*]}")]"
     done
-    result sanitize "[$(IFS=,; echo "${rows[*]}")]"
 }
 
-# Everything that steps have found so far, in one file, and the tables of it.
+# ---- report: everything that steps have found so far, in one file, and the tables of it
+
 write_report() {
     local name out=$report/report.json md=$report/report.md
     {
-        printf '{\n  "gpu": %s,\n  "driver": %s,\n  "clocks_sm_mem_mhz": %s,\n  "clocks_max_mhz": %s,\n  "power_limit_w": %s,\n  "commit": %s' \
-            "$(json_string "$(machine name)")" "$(json_string "$(machine driver_version)")" "$(json_string "$(machine clocks.sm,clocks.mem)")" \
-            "$(json_string "$(machine clocks.max.sm,clocks.max.mem)")" "$(json_string "$(machine power.limit)")" \
-            "$(json_string "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)")"
-        for name in ops logits perf bench bench-q8_0 sanitize; do
-            [ -s "$report/$name.json" ] && printf ',\n  "%s": %s' "$name" "$(cat "$report/$name.json")"
+        printf '{\n  "gpu": %s,\n  "driver": %s,\n  "clocks_max_sm_mem_mhz": %s,\n  "power_limit_w": %s,\n  "commit": %s,\n  "layers": %s' \
+            "$(json_string "$(machine name)")" "$(json_string "$(machine driver_version)")" "$(json_string "$(machine clocks.max.sm,clocks.max.mem)")" \
+            "$(json_string "$(machine power.limit)")" "$(json_string "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)")" "$layers"
+        for name in "${all[@]}"; do
+            [ ! -s "$report/$name.state" ] || printf ',\n  "step_%s": %s' "$name" "$(json_string "$(cat "$report/$name.state")")"
+        done
+        for name in ops logits bandwidth clocks perf bench memory sanitize; do
+            [ ! -s "$report/$name.json" ] || printf ',\n  "%s": %s' "$name" "$(cat "$report/$name.json")"
         done
         printf '\n}\n'
-    } > "$out"
-    {
-        printf '# HEX on %s\n\nDriver %s; clocks SM, memory: %s MHz (at most %s).\n' "$(machine name)" "$(machine driver_version)" "$(machine clocks.sm,clocks.mem)" "$(machine clocks.max.sm,clocks.max.mem)"
-        for name in ops logits sanitize; do
-            [ ! -s "$report/$name.json" ] || { printf '\n## %s\n\n' "$name"; tr -d '[]' < "$report/$name.json" | sed 's/},{/}\n{/g' | sed 's/[{}"]//g; s/^/* /'; }
-        done
-        if [ -s "$report/perf.json" ]; then
-            printf '\n## Ops\n\n| op | µs, median | least | most | of f16 |\n|---|--:|--:|--:|--:|\n'
-            sed 's/}, {/}\n{/g' "$report/perf.json" | sed -n 's/.*"op": "\([^"]*\)", "us_median": \([^,]*\), "us_min": \([^,]*\), "us_max": \([^,]*\), "ratio_to_f16": \([^}]*\)}.*/| `\1` | \2 | \3 | \4 | \5 |/p'
-        fi
-        if [ -s "$report/bench.json" ]; then
-            printf '\n## Whole model, random 8B, tokens per second\n\n| cache | depth | test | t/s | ± |\n|---|--:|---|--:|--:|\n'
-            cat "$report/bench.json" "$report/bench-q8_0.json" 2> /dev/null | awk -F'[:,]' '
-                /"hex"/ { h = $2 } /"type_k"/ { k = $2 } /"n_depth"/ { d = $2 } /"n_prompt"/ { p = $2 } /"n_gen"/ { g = $2 } /"avg_ts"/ { a = $2 } /"stddev_ts"/ { s = $2
-                    gsub(/[" ]/, "", h); gsub(/[" ]/, "", k)
-                    printf "| %s | %s | %s | %.1f | %.1f |\n", h == "" || h == "off" ? k : "hex:" h, d + 0, p + 0 ? "prefill " p + 0 : "decode " g + 0, a, s }'
-        fi
-    } > "$md"
+    } > "$out.tmp"
+    mv "$out.tmp" "$out"
+    awk -f "$awk" -v what=markdown "$out" > "$md"
     say "report: $out, $md"
 }
 
-for step in "${steps[@]}"; do
-    declare -F "step_$step" > /dev/null || die "unknown step '$step'; steps: build ops logits perf bench sanitize"
+for i in "${!steps[@]}"; do
+    step=${steps[i]}
+    set_deadline "$i"
     say "step $step"
-    "step_$step"
+    rm -f "$report/$step.failed" "$report/$step.notes" "$report/$step.json"
+    echo 'ended early' > "$report/$step.state"
+    began=$SECONDS
+    if [ "$(share "$step")" != 0 ] && [ "$(left)" -lt 2 ]; then
+        bad 'not run: the time is over (HEXKV_GPU_SECONDS)'
+    else
+        "step_$step"
+    fi
+    state=$([ -s "$report/$step.failed" ] && echo FAILED || echo done)
+    { printf '%s in %s s' "$state" $((SECONDS - began)); sed 's/^/; /' "$report/$step.failed" "$report/$step.notes" 2> /dev/null || true; } | tr -d '\n' > "$report/$step.state" # of two files one may be missing
     write_report
 done
-[ "$failed" = 0 ] || die "a test failed or something did not run; see $report"
+[ "$failed" = 0 ] || die "a test failed or something did not run; see $report/report.md"

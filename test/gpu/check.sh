@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# What can be checked of run.sh and bundle.sh without a GPU: one line per check, as test/e2e.sh. The programs that run.sh
+# starts are stand-ins here that print what the real ones do, or rubbish. test/scripts.sh runs it.
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
+make_tmp
+fails=0
+ok()   { echo "ok $1"; }
+fail() { echo "FAIL $1: $2"; fails=$((fails + 1)); }
+# has NAME TEXT FILE
+has() { if grep -qF -- "$2" "$3" 2> /dev/null; then ok "$1"; else fail "$1" "'$2' is not in it: $(tail -c 600 "$3" 2>&1)"; fi; }
+
+# the bundle holds what CMake configures
+head -c 110000000 /dev/zero | tr '\0' 'x' > "$TMP/model.gguf"
+if bash "$ROOT/test/gpu/bundle.sh" -o "$TMP/packed" "$TMP/model.gguf" > "$TMP/out" 2>&1; then ok 'the bundle is packed'; else fail 'the bundle is packed' "$(tail -n 2 "$TMP/out")"; fi
+if [ -z "$(find "$TMP/packed" -size +60M)" ]; then ok 'none of its files is above 60 MiB'; else fail 'none of its files is above 60 MiB' "$(cat "$TMP/out")"; fi
+mkdir "$TMP/sources" && tar -xzf "$TMP/packed/sources.tar.gz" -C "$TMP/sources"
+if HEXKV_NO_PATCH=1 cmake -S "$ROOT" -B "$TMP/configured" -G Ninja -DHEXKV_LLAMA_DIR="$TMP/sources/llama.cpp" > "$TMP/out" 2>&1; then ok 'CMake configures from the bundle'
+else fail 'CMake configures from the bundle' "$(grep -m 3 -A 3 'Error' "$TMP/out")"
+fi
+
+# stand-ins
+gpu=$TMP/gpu
+mkdir -p "$TMP/bin" "$gpu/bin" "$gpu/models"
+cat > "$TMP/bin/nvidia-smi" <<'X'
+#!/bin/sh
+case "$*" in
+*-lms*) while :; do echo "1980, 2619, 400.5, 50, ${USED:-9000}"; sleep 0.02; done ;;
+*driver_version*) echo 580.1 ;; *memory.used*) echo 500 ;; *clocks*) echo "1980, 2619" ;; *power.limit*) echo 700 ;; *) echo "a GPU" ;;
+esac
+X
+cat > "$TMP/bin/compute-sanitizer" <<'X'
+#!/bin/sh
+[ "$WRONG" != sanitize ] || { echo "========= ERROR SUMMARY: 3 errors"; exit 99; }
+echo "  198/198 tests passed"; echo "========= ERROR SUMMARY: 0 errors"
+X
+cat > "$gpu/bin/test-backend-ops" <<'X'
+#!/bin/sh
+[ "$WRONG" != slow ] || sleep 600
+if [ "$1" = perf ]; then
+    a='hsk=128,hsv=128,nh=8,nr23=[4,1],kv=32768,nb=1,mask=1,sinks=0,max_bias=0.000000,logit_softcap=0.000000,prec=f32'
+    h='type_k=hex4,type_v=hex2,refine=4,hsk=128,hsv=128,nh=8,nr=4,kv=32768,nb=1,ns=1,n_ring=256,n_heavy=2048,graph=0'
+    echo "  FLASH_ATTN_EXT($a,type_K=f16,type_V=f16,permute=[0,2,1,3]):   1000 runs -   100.00 us/run - 1 GFLOP/run - 2 TFLOPS"
+    echo "  FLASH_ATTN_EXT($a,type_K=q8_0,type_V=q8_0,permute=[0,2,1,3]): 1000 runs -   120.00 us/run - 1 GFLOP/run - 2 TFLOPS"
+    echo "  HEX_ATTN($h): 1000 runs -    25.00 us/run - 1 GFLOP/run - 2 TFLOPS"
+    echo "  HEX_COMMIT($h): 1000 runs -     1.00 us/run - 1 GFLOP/run - 2 TFLOPS"
+elif [ "$WRONG" = refused ]; then
+    echo "  $6(hsk=64): not supported [CUDA0]"; echo "  0/0 tests passed"; echo "Backend CUDA0: OK"
+else
+    echo "  $6(hsk=64): OK"; echo "  $6(hsk=192): not supported [CUDA0]"; echo "  312/312 tests passed"; echo "Backend CUDA0: OK"
+fi
+X
+cat > "$gpu/bin/llama-perplexity" <<'X'
+#!/bin/sh
+kl=0.004100 top=93.346
+case "$*" in *"--hex balanced"*) [ "$WRONG" != logits ] || kl=3.1 top=2.100 ;; esac
+[ "$WRONG" != nan ] || kl=nan
+echo "Mean    KLD:   $kl ±   0.000168"; echo "Same top p: $top ± 1.104 %"
+X
+cat > "$gpu/bin/llama-bench" <<'X'
+#!/bin/sh
+hex=off kv=4096.00 tps=90
+case "$*" in *"--hex balanced"*) hex=balanced kv=1100.00 tps=120; echo "llama_hex_attach: KV cache 1290.00 MiB, 4.9 bits per element: ..." >&2 ;; esac
+echo "load_tensors:        CUDA0 model buffer size =  4300.00 MiB" >&2
+echo "llama_kv_cache:      CUDA0 KV buffer size =  $kv MiB" >&2
+echo "sched_reserve:      CUDA0 compute buffer size =   304.00 MiB" >&2
+for d in 4096 32768; do echo "{\"type_k\": \"f16\", \"hex\": \"$hex\", \"n_prompt\": 0, \"n_gen\": 64, \"n_depth\": $d, \"avg_ts\": $tps.0, \"stddev_ts\": 0.1}"; done
+sleep 0.1
+X
+printf '#!/bin/sh\necho model > "$1"\n' > "$gpu/bin/random_gguf"
+printf '#!/bin/sh\necho "{\\"measured_gb_s\\": 3000, \\"nominal_gb_s\\": 3350, \\"l2_bytes\\": 52428800}"\n' > "$gpu/bin/bandwidth"
+chmod +x "$TMP"/bin/* "$gpu"/bin/*
+run() { PATH="$TMP/bin:$PATH" HEXKV_GPU_BUILD=$gpu HEXKV_GPU_PACKED=$TMP/packed HEXKV_GPU_ROUNDS=2 "$@" > "$TMP/out" 2>&1; }
+steps=(models ops logits perf bench sanitize)
+
+# a run without faults
+if run bash "$ROOT/test/gpu/run.sh" "${steps[@]}"; then ok 'all steps pass'; else fail 'all steps pass' "$(cat "$TMP/out")"; fi
+if cmp -s "$gpu/models/model.gguf" "$TMP/model.gguf"; then ok 'the parts of a model are joined'; else fail 'the parts of a model are joined' "$(ls "$gpu/models")"; fi
+md=$gpu/report/report.md json=$gpu/report/report.json
+has 'report: what passed'          '| `HEX_ATTN` | 312 | 0 | 1 |' "$md"
+has 'report: logits'               '| model.gguf | balanced | 0.004100 | 93.346 | ok |' "$md"
+has 'report: ratios, bandwidth'    '| 25 | 25 | 25 | 4.000 | 4.800 | - | 1193.' "$md"
+has 'report: bytes that fit in L2' ' *' "$md"
+has 'report: clocks while measuring' 'SM 1980 to 1980 MHz' "$md"
+has 'report: whole model'          '| hex:balanced | 32768 | decode | 120 | 120 | 120 | 1.333 |' "$md"
+has 'report: share of the commit'  '| commit under 3 % of decode time at 32768 | 0.38 % | yes |' "$md"
+has 'report: memory'               '| hex:balanced | 1290.00 | 304.00 | 5894.00 | 8500 | 2806.0 | 0.0 |' "$md"
+has 'report: sanitizers'           '| racecheck | 198 | ERROR SUMMARY: 0 errors |' "$md"
+if have python3; then
+    if python3 -m json.tool "$json" > /dev/null 2> "$TMP/err"; then ok 'report.json is JSON'; else fail 'report.json is JSON' "$(cat "$TMP/err")"; fi
+fi
+
+# faults: the run fails, and the report says what did
+for fault in 'refused ops|HEX_ATTN: no test passed' 'logits logits|balanced: KL above 0.041' 'nan logits|no figures' 'sanitize sanitize|memcheck: exit code 99'; do
+    read -r wrong step <<< "${fault%|*}"
+    if run env WRONG="$wrong" bash "$ROOT/test/gpu/run.sh" "$step"; then fail "$wrong: the run fails" 'it passed'; else has "$wrong: the run fails" "${fault#*|}" "$md"; fi
+done
+if run env WRONG=slow HEXKV_GPU_SECONDS=8 bash "$ROOT/test/gpu/run.sh" ops logits; then fail 'slow: the run fails' 'it passed'; else has 'slow: the run fails' 'cut off after its time' "$md"; fi
+has 'slow: the next step still runs' '| logits | done' "$md"
+rm "$TMP/bin/compute-sanitizer"
+run bash "$ROOT/test/gpu/run.sh" sanitize || true
+if have compute-sanitizer; then echo 'skip a missing compute-sanitizer is reported: it is here'; else has 'a missing compute-sanitizer is reported' 'not run: it is missing' "$md"; fi
+
+[ "$fails" = 0 ]
