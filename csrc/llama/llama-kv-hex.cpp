@@ -104,8 +104,12 @@ static void bit_set(std::vector<uint32_t> & bits, uint32_t i) {
 }
 
 // A stream whose tokens are all gone begins as a new one does: an answer must not depend on what was in the cache before.
+// The last graph may still commit to that state on a device, and a memset does not wait for it.
 void llama_kv_hex::begin_stream(uint32_t s) {
     reset_ring(rings[s]);
+    if (sched) {
+        ggml_backend_sched_synchronize(sched);
+    }
     for (const auto & state : state_stream) {
         ggml_backend_tensor_memset(state[s], 0, 0, ggml_nbytes(state[s]));
     }
@@ -281,6 +285,7 @@ ggml_tensor * llama_kv_hex::build_attn(const llm_graph_context & g, const slot_i
     ggml_context * ctx = g.ctx0;
     const layer  & l   = layers[ikv];
     const int64_t  ns  = k_base->ne[3];
+    sched = g.sched;
 
     ggml_tensor * pool  = l.pool ? ggml_view_4d(ctx, l.pool, l.pool->ne[0], l.pool->ne[1], l.pool->ne[2], ns,
             l.pool->nb[1], l.pool->nb[2], l.pool->nb[3], sinfo.s0*l.pool->nb[3]) : nullptr;

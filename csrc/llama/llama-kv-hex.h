@@ -138,6 +138,8 @@ private:
     std::vector<stream_ring> rings;
     std::vector<int32_t>     meta; // of the current ubatch, [n_stream of it][words]
 
+    mutable ggml_backend_sched_t sched = nullptr; // of the last graph that was built: it may still run
+
     void reset_ring(stream_ring & ring) const;
     void begin_stream(uint32_t s);
     void drop_dead (stream_ring & ring, const llama_kv_cells & cells, const std::vector<uint32_t> & taken) const;
