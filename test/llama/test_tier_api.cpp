@@ -426,6 +426,38 @@ static void aborts(const model_ptr & model) {
     }
 }
 
+// A context shift that cannot be computed is an error of the decode that asked for it, and leaves an empty, usable cache.
+static void failed_shifts(const model_ptr & model) {
+    const context_ptr ctx = make(model, {}, preset("tiny")), fresh = make(model, {}, preset("tiny"));
+    std::vector<float> expected, logits;
+    decode(fresh.get(), some_rows(40), &expected);
+    const auto mem = llama_get_memory(ctx.get());
+    countdown c = { -1 };
+    llama_set_abort_callback(ctx.get(), countdown::callback, &c);
+    int n_failed = 0, n_lines = 0;
+    bool ok = true;
+    for (int left = 0; left < 60 && ok; left++) {
+        ok = decode(ctx.get(), some_rows(40), &logits) == 0 && logits == expected;
+        llama_memory_seq_rm(mem, 0, 4, 14);
+        llama_memory_seq_add(mem, 0, 14, -1, -10);
+        log_text.clear();
+        c.left = left;
+        const int status = decode(ctx.get(), some_rows(1, 30), nullptr);
+        const bool reached = c.left < 0;
+        c.left = -1;
+        const int lines = log_lines_with("could not be computed");
+        if (lines == 0) { // the shift was done, and the decode aborted
+            ok = ok && (status == 2 || (status == 0 && !reached)) && llama_memory_seq_pos_max(mem, 0) >= 29;
+            llama_memory_clear(mem, true);
+            continue;
+        }
+        n_failed++;
+        n_lines += lines;
+        ok = ok && status == -2 && llama_memory_seq_pos_max(mem, 0) == -1;
+    }
+    check(ok && n_failed > 2 && n_lines == n_failed, "%d shifts failed: decode returned -2 with a line of log, and goes on from an empty cache", n_failed);
+}
+
 int main(int argc, char ** argv) {
     const int scale = argc > 1 ? atoi(argv[1]) : 1; // more random configurations
     llama_log_set(log_capture, nullptr);
@@ -454,6 +486,7 @@ int main(int argc, char ** argv) {
     states(model, channels(), false);
     graph_reuse(model);
     aborts(model);
+    failed_shifts(model);
     printf("# %.1f s\n", (double) clock()/CLOCKS_PER_SEC);
     return check_exit_code();
 }

@@ -84,6 +84,89 @@ static void shift(twin & t, rng & r, llama_seq_id s) {
     t.compare_positions();
 }
 
+// The first tokens move closer together, as self-extend does it: positions repeat, and what is behind them moves up.
+static void compress(twin & t, rng & r, llama_seq_id s) {
+    std::map<int, int> owners;
+    for (const auto & [_, cells] : t.seqs) {
+        for (const auto & c : cells) {
+            owners[c.id]++;
+        }
+    }
+    for (const auto & c : t.seqs[s]) {
+        if (owners[c.id] > 1) {
+            return;
+        }
+    }
+    const int by = r.range(2, 3), width = by*r.range(1, 5);
+    if (t.next_pos(s) <= width || t.seqs[s][0].pos >= width || !llama_memory_can_shift(t.mem(true))) {
+        return;
+    }
+    t.n_step++;
+    for (int h = 0; h < 2; h++) {
+        llama_memory_seq_div(t.mem(h), s, 0, width, by);
+        llama_memory_seq_add(t.mem(h), s, width, -1, width/by - width);
+    }
+    for (auto & c : t.seqs[s]) {
+        c.pos = c.pos < width ? c.pos/by : c.pos + width/by - width;
+    }
+    t.compare_positions();
+}
+
+// Self-extend as llama-completion does it (tools/completion, grp_attn_n and grp_attn_w): every stored row must be the row that was
+// computed, turned. llama_kv_cells::pos_div notes the opposite of the shift that it makes (p_old - pos, where pos_add
+// notes the new position less the old); stock turns its rows by that, so a HEX cache does.
+static void self_extend(const llama_model * model, int ga_n, int ga_w) {
+    hex_params p = preset("tiny");
+    p.base_k = p.base_v = 1;
+    p.refine = HEX_REFINE_F16;
+    p.n_sink = 4, p.n_recent = 256, p.heavy = 0, p.n_mean = 32;
+    twin t(model, {}, p, true);
+    std::vector<int> pos; // of each cell: tokens come in order and none goes
+    int ga_i = 0, n_calls = 0, n_turned = 0;
+    for (int step = 0; step < 12 && t.ok(); step++) {
+        const int n = step == 0 ? 3*ga_w : step % 3 ? 1 : ga_w/2;
+        for (int i = 0; i < n; i++) {
+            pos.push_back(t.next_pos(0) + i);
+        }
+        t.decode({ { 0, n } });
+
+        std::vector<int> shift(pos.size());
+        const auto add = [&](int p0, int p1, int by) {
+            for (int h = 0; h < 2; h++) { llama_memory_seq_add(t.mem(h), 0, p0, p1, by); }
+            for (size_t i = 0; i < pos.size(); i++) {
+                if (pos[i] >= p0 && pos[i] < p1) { pos[i] += by, shift[i] += by; }
+            }
+        };
+        const auto div = [&](int p0, int p1, int by) {
+            for (int h = 0; h < 2; h++) { llama_memory_seq_div(t.mem(h), 0, p0, p1, by); }
+            for (size_t i = 0; i < pos.size(); i++) {
+                if (pos[i] >= p0 && pos[i] < p1) { shift[i] += pos[i] - pos[i]/by, pos[i] /= by; }
+            }
+        };
+        int n_past = pos.back() + 1;
+        while (n_past >= ga_i + ga_w) {
+            const int ib = (ga_n*ga_i)/ga_w, bd = (ga_w/ga_n)*(ga_n - 1), dd = (ga_w/ga_n) - ib*bd - ga_w;
+            add(ga_i, n_past, ib*bd);
+            div(ga_i + ib*bd, ga_i + ib*bd + ga_w, ga_n);
+            add(ga_i + ib*bd + ga_w, n_past + ib*bd, dd);
+            n_past -= bd;
+            ga_i += ga_w/ga_n;
+            n_calls += 3;
+        }
+        for (size_t i = 0; i < pos.size(); i++) {
+            t.seqs[0][i].pos = pos[i];
+            if (shift[i] != 0) {
+                t.rows.turn((int) i, shift[i]);
+                n_turned++;
+            }
+        }
+        t.compare_positions();
+    }
+    t.decode({ { 0, 1 } });
+    check(t.ok() && n_turned > 0 && t.rows.max_error < 0.003 && t.max_kl < 1e-3, "self-extend by %d in %d: %d calls, %d rows turned, rows within %.5f, KL at most %.1e%s%s",
+          ga_n, ga_w, n_calls, n_turned, t.rows.max_error, t.max_kl, t.ok() ? "" : "; ", t.why().c_str());
+}
+
 static void run(const llama_model * model, const char * name, const hex_params & p, bool unified, int max_live, int n_rounds, uint64_t seed) {
     setup s;
     s.n_seq   = 3;
@@ -99,13 +182,17 @@ static void run(const llama_model * model, const char * name, const hex_params &
             }
             t.decode({ { 0, 1 } });
         }
-        const int seq = r.below(s.n_seq), kind = r.below(13);
+        const int seq = r.below(s.n_seq), kind = r.below(15);
         if (kind < 4 && t.length(seq) > 0) {
             kept.push_back(save(t, seq));
         } else if (kind < 5) {
             kept.push_back(save(t, -1));
         } else if (kind > 9) {
-            shift(t, r, seq);
+            if (kind > 12) {
+                compress(t, r, seq);
+            } else {
+                shift(t, r, seq);
+            }
             if (t.length(seq) > 0 && (unified ? t.live() : t.length(seq)) < max_live) {
                 t.decode({ { seq, 1 } });
             }
@@ -146,6 +233,9 @@ int main(int argc, char ** argv) {
     tiny_model small;
     small.n_layer = 2;
     const model_ptr model = load_tiny(small);
+    self_extend(model.get(), 2, 16);
+    self_extend(model.get(), 4, 16);
+    self_extend(model.get(), 3, 24);
     uint64_t seed = 1;
     struct { const char * name; int sink, recent; float heavy, backbone; int n_mean, max_live; } cases[] = {
         { "ring", 4, 256, 0, 0, 32, 252 }, { "ring, no mean", 4, 256, 0, 0, 0, 252 }, { "heavy", 0, 0, 1, 0, 32, 256 }, { "backbone", 0, 0, 0, 1, 32, 256 },

@@ -388,6 +388,36 @@ private:
     }
 
 public:
+    // A shift of the position of a cell by `by`: out of the rotation of a quantized cache, RoPE (base 10000, neighbours are pairs),
+    // and back in. All layers and heads, one stream.
+    void turn(int cell, int by) {
+        const auto rotate = [](std::vector<float> & x) {
+            for (size_t step = 1; step < x.size(); step *= 2) {
+                for (size_t i = 0; i < x.size(); i++) {
+                    if (!(i & step)) {
+                        const float a = x[i], b = x[i + step];
+                        x[i] = a + b, x[i + step] = a - b;
+                    }
+                }
+            }
+            for (float & v : x) {
+                v /= sqrtf((float) x.size());
+            }
+        };
+        for (auto & [key, value] : rows) {
+            if (std::get<3>(key) != cell) {
+                continue;
+            }
+            rotate(value.k);
+            for (size_t i = 0; i < value.k.size(); i += 2) {
+                const double angle = by*pow(10000, -(double) i/value.k.size()), a = value.k[i], b = value.k[i + 1];
+                value.k[i]     = (float) (a*cos(angle) - b*sin(angle));
+                value.k[i + 1] = (float) (a*sin(angle) + b*cos(angle));
+            }
+            rotate(value.k);
+        }
+    }
+
     // seq_cp between streams copies all cells
     void copy_stream(int src, int dst) {
         std::map<std::tuple<const ggml_tensor *, int, int, int>, kv_row> copies;
