@@ -18,7 +18,7 @@
 // Tiles of the unit that some row sees; column of its first element.
 struct unit_tile {
     int32_t  tile, n, col;
-    int32_t  refined, n_refined; // apart: columns of its refined cells
+    int32_t  refined, n_refined; // coarse: columns of its refined cells
     bool     biased;
     uint64_t seen[ROWS]; // by token of the item
     uint64_t all;        // seen by every token whose first head is in the item
@@ -38,8 +38,7 @@ struct item {
     int32_t row0, n_rows, token0, n_tokens; // query row: token*group + head of the group
     int32_t token[ROWS];                    // of the item's rows, from token0 on
     int32_t blocks_k, blocks_v;
-    bool    apart;  // refined cells have columns of their own
-    bool    coarse; // and products with the other cells are coarse
+    bool    coarse; // refined cells of the unit have columns of their own, and products with the others are coarse
 
     // scratch
     int8_t *  limbs;   // [n_rows][head_k][2]
@@ -156,8 +155,6 @@ static void begin(struct item * it, const run_t * r, int64_t item) {
     it->unit = it->n_batches = 0;
     it->blocks_k = c->head_k/64;
     it->blocks_v = c->head_v/64;
-    it->apart  = !r->l.split && r->k->codes->coarse;
-    it->coarse = it->apart && r->coarse;
 
     if (r->chunk_alone && it->sh % c->n_head_kv == 0) {
         read_chunk(it);
@@ -203,6 +200,7 @@ static int32_t find_tiles(struct item * it, int32_t tile) {
     const run_t * r = it->r;
     const int32_t * start = tile_start_of(r, it->sh);
     it->n_tiles = it->n_cached = 0;
+    int32_t n_refined = 0;
     for (; tile < it->tile1 && it->n_tiles < UNIT_TILES; tile++) {
         struct unit_tile * u = &it->tiles[it->n_tiles];
         uint64_t any = 0;
@@ -216,17 +214,21 @@ static int32_t find_tiles(struct item * it, int32_t tile) {
         if (any) {
             u->tile = tile;
             u->n    = tile_cells(r, tile);
-            u->n_refined = it->apart && !is_raw(it, u) ? start[tile + 1] - start[tile] : 0;
+            u->n_refined = is_raw(it, u) ? 0 : start[tile + 1] - start[tile];
+            n_refined    += u->n_refined;
             it->n_cached += is_raw(it, u) ? 0 : u->n;
             it->n_tiles++;
         }
     }
+    // where most cells are refined, as in a young cache, precise products with all of them are fewer
+    it->coarse = !r->l.split && r->coarse && r->k->codes->coarse && 2*n_refined < it->n_cached;
     // columns: cells, refined cells again, the ubatch's own rows
     int32_t cell = 0, refined = it->n_cached;
     for (int32_t t = 0; t < it->n_tiles; t++) {
         struct unit_tile * u = &it->tiles[t];
-        u->refined = refined;
-        refined   += u->n_refined;
+        u->n_refined = it->coarse ? u->n_refined : 0;
+        u->refined   = refined;
+        refined     += u->n_refined;
         u->col     = is_raw(it, u) ? refined + cell - it->n_cached : cell;
         cell      += u->n;
     }
@@ -363,14 +365,14 @@ static void refined_logits(const struct item * it) {
     float * hide = it->noise + (size_t) it->blocks_k*STRIDE;
     for (int32_t col = it->n_cached; next_residuals(it, &at, false, &batch) > 0; col += batch.n) {
         multiply_k(it, batch.n, it->some, HEX_TILE, false);
-        if (it->apart) {
+        if (it->coarse) {
             unpack_their_base(it, &batch, false);
             multiply_k(it, batch.n, it->logits + col, STRIDE, false);
         }
         for (int32_t i = 0; i < it->n_rows; i++) {
             float * l = it->logits + (size_t) i*STRIDE;
             const float * some = it->some + i*HEX_TILE;
-            if (it->apart) {
+            if (it->coarse) {
                 for (int32_t e = 0; e < batch.n; e++) {
                     l[col + e] += some[e];
                 }
@@ -432,7 +434,7 @@ static void soften(const struct item * it) {
     const run_t * r = it->r;
     const struct hex_attn * a = r->a;
     const float * hide = it->noise + (size_t) it->blocks_k*STRIDE, one = 1;
-    const int32_t n_noise = it->blocks_k + (it->apart && a->softcap == 0);
+    const int32_t n_noise = it->blocks_k + (it->coarse && a->softcap == 0);
     for (int32_t i = 0; i < it->n_rows; i++) {
         const int32_t token = it->token[i], head = it->h0 + (it->row0 + i) % r->l.group;
         float * l = it->logits + (size_t) i*STRIDE;
@@ -441,7 +443,7 @@ static void soften(const struct item * it) {
         const float most = r->k->row_bias(l, it->n_coded, it->shift[i], it->weight + i*(it->blocks_k + 1), it->noise, n_noise, STRIDE,
                                           n_done > 0 ? a->scale : 1);
         r->k->scale(l + n_done, it->n_cols - n_done, a->scale, a->softcap);
-        if (it->apart && a->softcap != 0) { // which makes -inf finite
+        if (it->coarse && a->softcap != 0) { // which makes -inf finite
             r->k->row_bias(l, it->n_cached, 0, &one, hide, 1, STRIDE, 1);
         }
         bool done = n_done == it->n_cols;
@@ -482,7 +484,7 @@ static void add_refined(struct item * it) {
         float * p = keep ? it->probs + (size_t) it->n_batches*(size_t) r->l.n_rows*HEX_TILE : it->some;
         for (int32_t i = 0; i < it->n_rows; i++) {
             const float * l = it->logits + (size_t) i*STRIDE;
-            if (it->apart) {
+            if (it->coarse) {
                 memcpy(p + i*HEX_TILE, l + col, sizeof(float)*(size_t) n);
                 continue;
             }
@@ -491,7 +493,7 @@ static void add_refined(struct item * it) {
             }
         }
         multiply_v(it, n, p, HEX_TILE, false);
-        if (it->apart) {
+        if (it->coarse) {
             unpack_their_base(it, b, true);
             multiply_v(it, n, p, HEX_TILE, false);
         }
