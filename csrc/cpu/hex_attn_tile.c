@@ -31,9 +31,9 @@ static uint64_t tile_valid(const run_t * r, int32_t s, int32_t tile, const int32
 
 void hex_tile_look(const run_t * r, int32_t s, int32_t tile) {
     const int32_t n = tile_cells(r, tile);
-    int32_t cols[HEX_TILE];
-    bool in_order = true; // nearly always: a ubatch has consecutive cells
-    for (int32_t j = 0; j < n; j++) {
+    int32_t cols[HEX_TILE] = { tile*HEX_TILE }; // of a tile of the cache, the others follow it
+    bool in_order = true; // of the ubatch's own cells, nearly always
+    for (int32_t j = 0; j < n && tile >= r->l.n_tiles; j++) {
         cols[j]  = hex_tile_column(r, s, tile, j);
         in_order = in_order && cols[j] >= 0 && cols[j] == cols[0] + j;
     }
