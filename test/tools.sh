@@ -35,6 +35,37 @@ for flags in '-nkvo' '-ngl 0' '-nkvo -ngl 0 -t 1'; do # wherever the cache is, t
     else echo "FAIL llama-completion $flags: not the same text; $logs/completion.log"; fails=$((fails + 1))
     fi
 done
+
+# What llama.cpp reports of memory against the tier's own line of log. -lv 4 shows both.
+verbose() { timeout 600 "$bin/llama-completion" -m "$model" -n 4 --temp 0 -no-cnv -lv 4 -p 'The capital of France is' "$@" 2>&1 < /dev/null || true; }
+exit_context() { # MiB of all devices in the last table, the one at exit
+    awk '/memory breakdown \[MiB\]/ { sum = 0 } /common_memory_breakdown_print: \|   - / { split($0, side, "="); split(side[2], part, "+"); sum += part[2] } END { print sum + 0 }' "$1"
+}
+for preset in balanced off; do
+    log=$logs/memory-$preset.log
+    verbose --hex "$preset" -c 8192 > "$log"
+    case $preset in
+        off) own=$(sed -nE 's/.*llama_kv_cache: size = +([0-9]+)\..*/\1/p' "$log" | tail -n 1) ;;
+        *)   own=$(sed -nE 's/.* KV cache ([0-9]+)\.[0-9]+ MiB, .*/\1/p' "$log" | tail -n 1) ;;
+    esac
+    table=$(exit_context "$log")
+    if [ -n "$own" ] && [ "$own" = "$table" ]; then echo "ok llama-completion's table at exit, --hex $preset: $table MiB, the cache's own line says $own"
+    else echo "FAIL llama-completion's table at exit, --hex $preset: $table MiB, the cache's own line says ${own:-nothing}"; fails=$((fails + 1))
+    fi
+done
+# --fit: leave 16 MiB more than the whole context would
+read -r used total < <(sed -nE 's/.*projected to use ([0-9]+) MiB of host memory vs\. ([0-9]+) MiB.*/\1 \2/p' "$logs/memory-balanced.log" | head -n 1) || true
+if [ -z "${used:-}" ]; then echo "skip --fit: its figures here are of a GPU"
+else
+    log=$logs/fit.log
+    verbose --hex balanced --fit on -fitc 512 -fitt $((total - used + 16)) > "$log"
+    n_ctx=$(sed -nE 's/.*n_ctx += ([0-9]+)$/\1/p' "$log" | head -n 1)
+    self=$(sed -nE 's/.*- Host +\| +([0-9]+) =.*/\1/p' "$log" | tail -n 1)
+    if grep -q "context size reduced from 8192 to $n_ctx " "$log" && [ "$n_ctx" -lt 8192 ] && [ "$self" -le $((used - 16)) ] && [ "$self" -gt $((used - 24)) ]; then
+        echo "ok --fit with --hex balanced: 16 MiB less, $n_ctx cells, $used MiB become $self"
+    else echo "FAIL --fit with --hex balanced: $n_ctx cells, $used MiB become ${self:-nothing}; $log"; fails=$((fails + 1))
+    fi
+fi
 gives 'llama-batched-bench' '\| +4 \|' "$bin/llama-batched-bench" -m "$model" --hex balanced -c 1024 -npp 64 -ntg 8 -npl 1,4
 gives 'llama-speculative-simple' 'n_accept +=? +[1-9]' "$bin/llama-speculative-simple" -m "$model" -md "$model" --hex balanced -c 512 \
     -n 24 --temp 0 --spec-type draft-simple --spec-draft-n-max 4 -p 'The capital of France is'

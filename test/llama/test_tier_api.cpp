@@ -292,6 +292,37 @@ static void breakdown(const model_ptr & model, const tiny_model & shape) {
           "memory breakdown: %" PRIu64 " bytes allocated, %" PRIu64 " without allocating, %" PRIu64 " in the statistics", total[0], total[1], st.total_bytes);
 }
 
+// ... per kind of buffer, with a sliding window and with streams: what is allocated is what was announced, to the byte.
+static void breakdown_by_buffer() {
+    for (int i = 0; i < 8; i++) {
+        const bool swa = i & 1, streams = i & 2, hex = i & 4;
+        tiny_model shape;
+        if (swa) {
+            shape.arch = "gemma2", shape.n_layer = 4;
+        }
+        const model_ptr model = load_tiny(shape), dry = load_tiny(shape, true);
+        setup s;
+        s.n_seq = 3, s.unified = !streams;
+        std::map<std::string, uint64_t> context[2];
+        llama_hex_stats st = {};
+        for (int k = 0; k < 2; k++) {
+            const context_ptr ctx = make(k ? dry : model, s, preset(hex ? "balanced" : "off"));
+            for (const auto & [buft, bytes] : llama_get_memory_breakdown(ctx.get())) {
+                if (bytes.context > 0) {
+                    context[k][ggml_backend_buft_name(buft)] += bytes.context;
+                }
+            }
+            if (k == 0) {
+                llama_hex_get_stats(ctx.get(), &st);
+            }
+        }
+        const uint64_t own = st.total_bytes + st.swa_bytes, bytes = context[0].empty() ? 0 : context[0].begin()->second;
+        check(context[0] == context[1] && context[0].size() == 1 && bytes >= own && bytes < own + 1024*(uint64_t) shape.n_layer,
+              "memory breakdown, %s%s%s: %" PRIu64 " bytes of %s, the same without allocating; %" PRIu64 " in the statistics", hex ? "HEX" : "stock",
+              swa ? ", sliding window" : "", streams ? ", streams" : "", bytes, context[0].empty() ? "nothing" : context[0].begin()->first.c_str(), own);
+    }
+}
+
 static void sliding_window_bytes() {
     tiny_model shape;
     shape.arch = "gemma2", shape.n_layer = 4;
@@ -479,6 +510,7 @@ int main(int argc, char ** argv) {
     statistics(model, shape, false, 2);
     counts(model);
     breakdown(model, shape);
+    breakdown_by_buffer();
     sliding_window_bytes();
     shifts(model, false);
     shifts(models[2], true); // neither half may move
