@@ -104,11 +104,16 @@ void llama_hex_rows::read(int32_t h, uint32_t cell, float * x) {
 
 void llama_hex_rows::write(int32_t h, uint32_t cell, const float * x) {
     const int bits = hex_type_bits(l.k->type);
-    hex_quantize(bits, x, base.data(), l.head_k);
-    k.set(base.data(), base_offset(h, cell), base.size());
-
     const int32_t slots[2] = { fixed_slot(h, cell), slot_of[h][cell] };
-    if (slots[0] < 0 && slots[1] < 0) {
+    const bool refined = slots[0] >= 0 || slots[1] >= 0;
+    hex_quantize(bits, x, base.data(), l.head_k);
+    if (!refined) {
+        // x has been coded before, without a trace of the error: least squares would make it shorter each time. The root of the
+        // whole correction keeps its length, between that and the noise that the whole would add.
+        hex_unbias(bits, x, base.data(), l.head_k, 0.5f*tier.params.unbias);
+    }
+    k.set(base.data(), base_offset(h, cell), base.size());
+    if (!refined) {
         return;
     }
     hex_dequantize(bits, base.data(), tmp.data(), l.head_k);
