@@ -92,13 +92,13 @@ static void list_entries(const run_t * r, int64_t sh) {
     const int32_t n = hex_refined_entries(c, (int32_t) (sh/c->n_head_kv), (int32_t) (sh % c->n_head_kv), seen, found);
     memset(start, 0, sizeof(int32_t)*(size_t) (r->l.n_tiles + 1));
     for (int32_t e = 0; e < n; e++) {
-        start[found[e].cell/HEX_TILE + 1]++;
+        start[(uint32_t) found[e].cell/HEX_TILE + 1]++;
     }
     for (int32_t t = 0; t < r->l.n_tiles; t++) {
         start[t + 1] += start[t];
     }
     for (int32_t e = 0; e < n; e++) {
-        sorted[start[found[e].cell/HEX_TILE]++] = found[e];
+        sorted[start[(uint32_t) found[e].cell/HEX_TILE]++] = found[e];
     }
     for (int32_t t = r->l.n_tiles; t > 0; t--) {
         start[t] = start[t - 1];
@@ -135,35 +135,56 @@ static void merge_row(const run_t * r, int64_t sh, int32_t block, int32_t row) {
     }
 }
 
+// Adds up n <= HEX_TILE columns of probs, times the factors of their chunk, and the tokens that see them: rows from `first`,
+// a token's first head, on.
+static void add_probs(const run_t * r, const float * probs, const float * part, int32_t n_rows, int32_t first, int32_t n, float * m, float * n_seen) {
+    const size_t width = (size_t) (r->l.n_slots + r->c->n_tps), part_width = (size_t) (2 + r->c->head_v);
+    memset(m, 0, sizeof(float)*HEX_TILE);
+    memset(n_seen, 0, sizeof(float)*HEX_TILE);
+    for (int32_t row = 0; row < n_rows; row++, probs += width) {
+        const float f = part[(size_t) row*part_width + 1];
+        for (int32_t e = 0; e < n; e++) {
+            m[e] += probs[e] >= 0 ? probs[e]*f : 0;
+        }
+        for (int32_t e = 0; row % r->l.group == first && e < n; e++) {
+            n_seen[e] += probs[e] >= 0 ? 1 : 0;
+        }
+    }
+}
+
 // Adds one block's probabilities, times their chunk's factor, to the mass of the slots and of the ubatch's rows.
 static void merge_probs(const run_t * r, int64_t sh, int32_t block, int32_t n_rows, float * mass) {
     const struct hex_cache * c = r->c;
     const struct hex_entry * entries = entries_of(r, sh);
-    const int32_t n_entries = tile_start_of(r, sh)[r->l.n_tiles];
-    const size_t  width = (size_t) (2 + c->head_v);
+    const int32_t * start = tile_start_of(r, sh);
     const float * probs = probs_of(r, sh, block);
     const float * parts = part_of(r, (sh*r->l.n_block + block)*r->l.n_chunk);
+    const size_t  chunk = (size_t) r->l.n_rows*(size_t) (2 + c->head_v); // floats of a chunk's part
     const int32_t first = (r->l.group - block*r->l.n_rows % r->l.group) % r->l.group; // row of a token's first head
+    float m[HEX_TILE], n_seen[HEX_TILE];
 
-    for (int32_t i = 0; i < n_entries + c->n_tps; i++) {
-        const int32_t j    = i - n_entries; // row of the ubatch
-        const int32_t slot = j < 0 ? entries[i].slot : -1;
-        const int32_t tile = j < 0 ? entries[i].cell/HEX_TILE : r->l.n_tiles + j/HEX_TILE;
-        if (slot >= r->l.n_ranked) {
-            continue;
+    for (int32_t t0 = 0; t0 < r->l.n_tiles; t0 += CHUNK_TILES) {
+        const int32_t e1 = start[t0 + CHUNK_TILES < r->l.n_tiles ? t0 + CHUNK_TILES : r->l.n_tiles];
+        for (int32_t e0 = start[t0]; e0 < e1; e0 += HEX_TILE) {
+            const int32_t n = e1 - e0 < HEX_TILE ? e1 - e0 : HEX_TILE;
+            add_probs(r, probs + e0, parts + (size_t) (t0/CHUNK_TILES)*chunk, n_rows, first, n, m, n_seen);
+            for (int32_t e = 0; e < n; e++) {
+                const int32_t slot = entries[e0 + e].slot;
+                if (slot < r->l.n_ranked) {
+                    mass[slot] += m[e];
+                }
+                if (slot < r->l.n_ranked && slot >= c->n_ring) {
+                    mass[r->l.n_ranked + c->n_tps + slot - c->n_ring] += n_seen[e];
+                }
+            }
         }
-        const float * p = probs + (int64_t) (j < 0 ? i : r->l.n_slots + j)*r->l.n_rows;
-        const float * f = parts + (size_t) (tile/CHUNK_TILES*r->l.n_rows)*width + 1;
-        float m = 0, n_seen = 0;
-        for (int32_t row = 0; row < n_rows; row++) {
-            m += p[row] >= 0 ? p[row]*f[(size_t) row*width] : 0;
-        }
-        for (int32_t row = first; row < n_rows; row += r->l.group) {
-            n_seen += p[row] >= 0;
-        }
-        mass[j < 0 ? slot : r->l.n_ranked + j] += m;
-        if (slot >= c->n_ring) {
-            mass[r->l.n_ranked + c->n_tps + slot - c->n_ring] += n_seen;
+    }
+    for (int32_t j0 = 0; j0 < c->n_tps; j0 += HEX_TILE) {
+        const int32_t n = c->n_tps - j0 < HEX_TILE ? c->n_tps - j0 : HEX_TILE;
+        const int32_t t = r->l.n_tiles + j0/HEX_TILE;
+        add_probs(r, probs + r->l.n_slots + j0, parts + (size_t) (t/CHUNK_TILES)*chunk, n_rows, first, n, m, n_seen);
+        for (int32_t j = 0; j < n; j++) {
+            mass[r->l.n_ranked + j0 + j] += m[j];
         }
     }
 }

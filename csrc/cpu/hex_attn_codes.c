@@ -24,11 +24,11 @@ struct unit_tile {
     uint64_t all;        // seen by every token whose first head is in the item
 };
 
-// Up to a tile of residual rows of a unit's refined cells.
+// Up to a tile of a unit's refined cells, for the mass.
 struct batch {
     int32_t n, unit;
-    int32_t cols[HEX_TILE], cells[HEX_TILE], slots[HEX_TILE]; // column in the unit, cell, slot
-    float   n_seen[HEX_TILE];                // tokens that see it, of those whose first head is in the item
+    int32_t slots[HEX_TILE];
+    float   n_seen[HEX_TILE]; // tokens that see it, of those whose first head is in the item
 };
 
 struct item {
@@ -66,6 +66,9 @@ struct item {
     int32_t unit, n_batches;
     int32_t n_tiles, n_cols, n_cached, n_coded; // of the unit: tiles, columns, those of cells, those of products with codes
     struct unit_tile tiles[UNIT_TILES];
+
+    int32_t n_refined; // of the unit's cells, in the order of their tiles: column, cell, slot
+    int32_t cols[UNIT_COLS], cells[UNIT_COLS], slots[UNIT_COLS];
 };
 
 void hex_attn_codes_shape(struct hex_attn_layout * l, const struct hex_cache * c) {
@@ -195,12 +198,27 @@ static bool is_raw(const struct item * it, const struct unit_tile * u) {
     return u->tile >= it->r->l.n_tiles;
 }
 
+static void list_refined(struct item * it) {
+    const struct hex_entry * entries = entries_of(it->r, it->sh);
+    const int32_t * start = tile_start_of(it->r, it->sh);
+    int32_t n = 0;
+    for (int32_t t = 0; t < it->n_tiles && !is_raw(it, &it->tiles[t]); t++) {
+        const struct unit_tile * u = &it->tiles[t];
+        const int32_t col0 = u->col - u->tile*HEX_TILE;
+        for (int32_t e = start[u->tile]; e < start[u->tile + 1]; e++, n++) {
+            it->cols[n]  = col0 + entries[e].cell;
+            it->cells[n] = entries[e].cell;
+            it->slots[n] = entries[e].slot;
+        }
+    }
+}
+
 // The tiles from `tile` on that some row sees, as many as a unit holds; returns where the next unit begins.
 static int32_t find_tiles(struct item * it, int32_t tile) {
     const run_t * r = it->r;
     const int32_t * start = tile_start_of(r, it->sh);
     it->n_tiles = it->n_cached = 0;
-    int32_t n_refined = 0;
+    it->n_refined = 0;
     for (; tile < it->tile1 && it->n_tiles < UNIT_TILES; tile++) {
         struct unit_tile * u = &it->tiles[it->n_tiles];
         uint64_t any = 0;
@@ -215,13 +233,13 @@ static int32_t find_tiles(struct item * it, int32_t tile) {
             u->tile = tile;
             u->n    = tile_cells(r, tile);
             u->n_refined = is_raw(it, u) ? 0 : start[tile + 1] - start[tile];
-            n_refined    += u->n_refined;
+            it->n_refined += u->n_refined;
             it->n_cached += is_raw(it, u) ? 0 : u->n;
             it->n_tiles++;
         }
     }
     // where most cells are refined, as in a young cache, precise products with all of them are fewer
-    it->coarse = !r->l.split && r->coarse && r->k->codes->coarse && 2*n_refined < it->n_cached;
+    it->coarse = !r->l.split && r->coarse && r->k->codes->coarse && 2*it->n_refined < it->n_cached;
     // columns: cells, refined cells again, the ubatch's own rows
     int32_t cell = 0, refined = it->n_cached;
     for (int32_t t = 0; t < it->n_tiles; t++) {
@@ -234,6 +252,7 @@ static int32_t find_tiles(struct item * it, int32_t tile) {
     }
     it->n_coded = refined;
     it->n_cols  = refined + cell - it->n_cached;
+    list_refined(it);
     return tile;
 }
 
@@ -261,70 +280,43 @@ static void unpack(const struct item * it, bool is_v, int bits, const char ** ro
 
 // Base rows of a tile to codes.
 static void unpack_base(const struct item * it, const struct unit_tile * u, bool is_v) {
-    const struct hex_cache * c = it->r->c;
-    const int32_t h = (int32_t) (it->sh % c->n_head_kv);
+    const struct hex_cache  * c = it->r->c;
+    const struct hex_tensor * t = is_v ? &c->v_base : &c->k_base;
+    const char * first = hex_row_base(t, it->s, (int32_t) (it->sh % c->n_head_kv), u->tile*HEX_TILE);
+    const size_t step  = t->nb[2];
     const char * rows[HEX_TILE];
-    for (int32_t j = 0; j < u->n; j++) {
-        rows[j] = hex_row_base(is_v ? &c->v_base : &c->k_base, it->s, h, u->tile*HEX_TILE + j);
+    for (size_t j = 0; j < (size_t) u->n; j++) {
+        rows[j] = first + j*step;
     }
     unpack(it, is_v, is_v ? c->bits_v : c->bits_k, rows, u->n);
 }
 
-static float count_seen(const struct item * it, const struct unit_tile * u, int32_t j) {
-    int32_t t = first_token(it), n = it->n_tokens - t;
-    if (u->all >> j & 1) {
-        return (float) n;
-    }
-    for (n = 0; t < it->n_tokens; t++) {
-        n += (int32_t) (u->seen[t] >> j & 1);
-    }
-    return (float) n;
-}
-
-// Residual rows of the unit's refined cells, dense, a tile at a time. Returns their number.
-struct cursor { int32_t tile, entry; };
-
-static int32_t next_residuals(const struct item * it, struct cursor * at, bool is_v, struct batch * to) {
-    const run_t * r = it->r;
-    const struct hex_cache * c = r->c;
-    const int32_t h = (int32_t) (it->sh % c->n_head_kv);
-    const int32_t * start = tile_start_of(r, it->sh);
-    const size_t offset = is_v ? hex_residual_size(c->refine, c->head_k) : 0;
-    const char * rows[HEX_TILE];
-    int32_t n = 0;
-    for (; at->tile < it->n_tiles && !is_raw(it, &it->tiles[at->tile]); at->tile++, at->entry = 0) {
-        const struct unit_tile * u = &it->tiles[at->tile];
-        const int32_t n_entries = start[u->tile + 1] - start[u->tile];
-        for (; at->entry < n_entries && n < HEX_TILE; at->entry++, n++) {
-            const struct hex_entry * e = entries_of(r, it->sh) + start[u->tile] + at->entry;
-            const int32_t j = e->cell - u->tile*HEX_TILE;
-            rows[n] = hex_slot(c, it->s, h, e->slot) + offset;
-            to->cols[n]   = u->col + j;
-            to->cells[n]  = e->cell;
-            to->slots[n]  = e->slot;
-            to->n_seen[n] = is_v && !r->l.split && r->a->mass ? count_seen(it, u, j) : 0;
-        }
-        if (n == HEX_TILE) {
-            break;
-        }
-    }
-    if (n > 0) {
-        unpack(it, is_v, (int) c->refine, rows, n);
-    }
-    to->n    = n;
-    to->unit = it->unit;
-    return n;
-}
-
-// The base rows of the same cells.
-static void unpack_their_base(const struct item * it, const struct batch * b, bool is_v) {
+// Of n <= HEX_TILE refined cells of the unit, from the one at `from` on: residual rows, and base rows.
+static void unpack_residuals(const struct item * it, int32_t from, int32_t n, bool is_v) {
     const struct hex_cache * c = it->r->c;
-    const int32_t h = (int32_t) (it->sh % c->n_head_kv);
+    const char * first = hex_slot(c, it->s, (int32_t) (it->sh % c->n_head_kv), 0) + (is_v ? hex_residual_size(c->refine, c->head_k) : 0);
+    const size_t step  = c->pool.nb[1];
     const char * rows[HEX_TILE];
-    for (int32_t e = 0; e < b->n; e++) {
-        rows[e] = hex_row_base(is_v ? &c->v_base : &c->k_base, it->s, h, b->cells[e]);
+    for (int32_t e = 0; e < n; e++) {
+        rows[e] = first + (size_t) it->slots[from + e]*step;
     }
-    unpack(it, is_v, is_v ? c->bits_v : c->bits_k, rows, b->n);
+    unpack(it, is_v, (int) c->refine, rows, n);
+}
+
+static void unpack_their_base(const struct item * it, int32_t from, int32_t n, bool is_v) {
+    const struct hex_cache  * c = it->r->c;
+    const struct hex_tensor * t = is_v ? &c->v_base : &c->k_base;
+    const char * first = hex_row_base(t, it->s, (int32_t) (it->sh % c->n_head_kv), 0);
+    const size_t step  = t->nb[2];
+    const char * rows[HEX_TILE];
+    for (int32_t e = 0; e < n; e++) {
+        rows[e] = first + (size_t) it->cells[from + e]*step;
+    }
+    unpack(it, is_v, is_v ? c->bits_v : c->bits_k, rows, n);
+}
+
+static int32_t batch_size(const struct item * it, int32_t from) {
+    return it->n_refined - from < HEX_TILE ? it->n_refined - from : HEX_TILE;
 }
 
 static void multiply_k(const struct item * it, int32_t n, float * s, int32_t stride, bool coarse) {
@@ -360,32 +352,36 @@ static void raw_logits(const struct item * it, const struct unit_tile * u) {
 // Refined cells: residual products are added to those with the base rows, or, if the latter are coarse, both take columns
 // of their own.
 static void refined_logits(const struct item * it) {
-    struct cursor at = {0};
-    struct batch  batch;
     float * hide = it->noise + (size_t) it->blocks_k*STRIDE;
-    for (int32_t col = it->n_cached; next_residuals(it, &at, false, &batch) > 0; col += batch.n) {
-        multiply_k(it, batch.n, it->some, HEX_TILE, false);
+    for (int32_t from = 0; from < it->n_refined; from += HEX_TILE) {
+        const int32_t   n    = batch_size(it, from);
+        const int32_t * cols = it->cols + from;
+        unpack_residuals(it, from, n, false);
+        multiply_k(it, n, it->some, HEX_TILE, false);
         if (it->coarse) {
-            unpack_their_base(it, &batch, false);
-            multiply_k(it, batch.n, it->logits + col, STRIDE, false);
+            unpack_their_base(it, from, n, false);
+            multiply_k(it, n, it->logits + it->n_cached + from, STRIDE, false);
         }
         for (int32_t i = 0; i < it->n_rows; i++) {
             float * l = it->logits + (size_t) i*STRIDE;
             const float * some = it->some + i*HEX_TILE;
             if (it->coarse) {
-                for (int32_t e = 0; e < batch.n; e++) {
-                    l[col + e] += some[e];
+                l += it->n_cached + from;
+                for (int32_t e = 0; e < n; e++) {
+                    l[e] += some[e];
                 }
                 continue;
             }
-            for (int32_t e = 0; e < batch.n; e++) {
-                l[batch.cols[e]] += some[e];
+            for (int32_t e = 0; e < n; e++) {
+                l[cols[e]] += some[e];
             }
         }
-        for (int32_t e = 0; e < batch.n; e++) {
-            hide[batch.cols[e]] = -INFINITY;
-            for (int32_t b = 0; b < it->blocks_k; b++) {
-                it->noise[b*STRIDE + batch.cols[e]] = 0;
+        for (int32_t e = 0; e < n; e++) {
+            hide[cols[e]] = -INFINITY;
+        }
+        for (int32_t b = 0; b < it->blocks_k; b++) {
+            for (int32_t e = 0; e < n; e++) {
+                it->noise[b*STRIDE + cols[e]] = 0;
             }
         }
     }
@@ -469,36 +465,57 @@ static void soften(const struct item * it) {
     }
 }
 
+// Tokens that see each cell of a batch.
+static void count_seen(const struct item * it, int32_t from, int32_t n, float * n_seen) {
+    const int32_t first = first_token(it);
+    const struct unit_tile * u = it->tiles;
+    for (int32_t e = 0; e < n; e++) {
+        const int32_t cell = it->cells[from + e];
+        while (u->tile != cell/HEX_TILE) {
+            u++;
+        }
+        int32_t sum = it->n_tokens - first;
+        if (!(u->all >> cell % HEX_TILE & 1)) {
+            sum = 0;
+            for (int32_t t = first; t < it->n_tokens; t++) {
+                sum += (int32_t) (u->seen[t] >> cell % HEX_TILE & 1);
+            }
+        }
+        n_seen[e] = (float) sum;
+    }
+}
+
 // Outputs of refined cells: residuals, and the base rows where their own columns are hidden.
 static void add_refined(struct item * it) {
     const run_t * r = it->r;
     const bool keep = !r->l.split && r->a->mass; // for the mass
-    struct cursor at = {0};
-    struct batch  local;
-    for (int32_t col = it->n_cached;;) {
-        struct batch * b = keep ? it->batches + it->n_batches : &local;
-        const int32_t n = next_residuals(it, &at, true, b);
-        if (n == 0) {
-            break;
-        }
+    for (int32_t from = 0; from < it->n_refined; from += HEX_TILE) {
+        const int32_t   n    = batch_size(it, from);
+        const int32_t * cols = it->cols + from;
         float * p = keep ? it->probs + (size_t) it->n_batches*(size_t) r->l.n_rows*HEX_TILE : it->some;
         for (int32_t i = 0; i < it->n_rows; i++) {
             const float * l = it->logits + (size_t) i*STRIDE;
             if (it->coarse) {
-                memcpy(p + i*HEX_TILE, l + col, sizeof(float)*(size_t) n);
+                memcpy(p + i*HEX_TILE, l + it->n_cached + from, sizeof(float)*(size_t) n);
                 continue;
             }
             for (int32_t e = 0; e < n; e++) {
-                p[i*HEX_TILE + e] = l[b->cols[e]];
+                p[i*HEX_TILE + e] = l[cols[e]];
             }
         }
+        unpack_residuals(it, from, n, true);
         multiply_v(it, n, p, HEX_TILE, false);
         if (it->coarse) {
-            unpack_their_base(it, b, true);
+            unpack_their_base(it, from, n, true);
             multiply_v(it, n, p, HEX_TILE, false);
         }
-        it->n_batches += keep;
-        col += n;
+        if (keep) {
+            struct batch * b = it->batches + it->n_batches++;
+            b->n    = n;
+            b->unit = it->unit;
+            memcpy(b->slots, it->slots + from, sizeof(int32_t)*(size_t) n);
+            count_seen(it, from, n, b->n_seen);
+        }
     }
 }
 
@@ -522,33 +539,23 @@ static void add_outputs(struct item * it) {
 // mass
 //
 
-// Split: probabilities of ranked cells and of the ubatch's rows, for the merge; -1 where hidden.
+// Split: probabilities of refined cells and of the ubatch's rows, for the merge; -1 where hidden.
 static void keep_probs(const struct item * it, float * probs) {
     const run_t * r = it->r;
     const int32_t * start = tile_start_of(r, it->sh);
-    const int32_t width = r->l.n_rows, cached1 = it->tile1 < r->l.n_tiles ? it->tile1 : r->l.n_tiles;
-    const int64_t e0 = it->tile0 < cached1 ? start[it->tile0] : 0, e1 = it->tile0 < cached1 ? start[cached1] : 0;
-    const int64_t raw0 = it->tile0 > r->l.n_tiles ? (int64_t) (it->tile0 - r->l.n_tiles)*HEX_TILE : 0;
-    const int64_t raw1 = it->tile1 > r->l.n_tiles ? min64((int64_t) (it->tile1 - r->l.n_tiles)*HEX_TILE, r->c->n_tps) : 0;
-    for (int64_t i = e0*width; i < e1*width; i++) {
-        probs[i] = -1;
-    }
-    for (int64_t i = (r->l.n_slots + raw0)*width; i < (r->l.n_slots + raw1)*width; i++) {
-        probs[i] = -1;
-    }
-    for (int32_t t = 0; t < it->n_tiles; t++) {
-        const struct unit_tile * u = &it->tiles[t];
-        const bool raw = is_raw(it, u);
-        for (int32_t e = raw ? 0 : start[u->tile]; e < (raw ? u->n : start[u->tile + 1]); e++) {
-            const struct hex_entry * entry = raw ? NULL : entries_of(r, it->sh) + e;
-            if (entry && entry->slot >= r->l.n_ranked) {
-                continue;
-            }
-            const int32_t j = raw ? e : entry->cell - u->tile*HEX_TILE;
-            float * p = probs + (int64_t) (raw ? r->l.n_slots + (u->tile - r->l.n_tiles)*HEX_TILE + j : e)*width;
-            for (int32_t i = 0; i < it->n_rows; i++) {
-                p[i] = u->seen[it->token[i]] >> j & 1 ? it->logits[(size_t) i*STRIDE + u->col + j] : -1;
-            }
+    const int32_t tile0 = it->tile0 < r->l.n_tiles ? it->tile0 : r->l.n_tiles, tile1 = it->tile1 < r->l.n_tiles ? it->tile1 : r->l.n_tiles;
+    const int32_t raw0 = it->tile0 > r->l.n_tiles ? (it->tile0 - r->l.n_tiles)*HEX_TILE : 0;
+    const int32_t raw1 = it->tile1 > r->l.n_tiles ? (int32_t) min64((int64_t) (it->tile1 - r->l.n_tiles)*HEX_TILE, r->c->n_tps) : 0;
+    for (int32_t i = 0; i < it->n_rows; i++, probs += r->l.n_slots + r->c->n_tps) {
+        for (int32_t e = start[tile0]; e < start[tile1]; e++) {
+            probs[e] = -1;
+        }
+        for (int32_t j = raw0; j < raw1; j++) {
+            probs[r->l.n_slots + j] = -1;
+        }
+        for (int32_t t = 0; t < it->n_tiles; t++) {
+            const struct unit_tile * u = &it->tiles[t];
+            hex_keep_probs(r, it->sh, u->tile, u->seen[it->token[i]], it->logits + (size_t) i*STRIDE + u->col, probs);
         }
     }
 }

@@ -93,9 +93,7 @@ static void row_item(const run_t * r, int64_t item) {
     }
 
     float * probs = a->mass ? probs_of(r, sh, row) : NULL;
-    const int32_t * start = tile_start_of(r, sh);
     for (int32_t t = tile0; t < tile1; t++) {
-        const bool    raw  = t >= r->l.n_tiles;
         const int32_t n    = tile_cells(r, t), col = at[t - tile0];
         const uint64_t seen = visible[t - tile0];
         if (seen) {
@@ -104,14 +102,8 @@ static void row_item(const run_t * r, int64_t item) {
                 r->k->row_pv(logits + g*stride + col, x, part + g*(2 + c->head_v) + 2, n, c->head_v);
             }
         }
-        // probabilities of refined cells and of the ubatch's rows, for the mass
-        const int32_t e0 = raw ? 0 : start[t], e1 = raw ? n : start[t + 1];
-        for (int32_t e = e0; probs && e < e1; e++) {
-            const int32_t j = raw ? e : entries_of(r, sh)[e].cell - t*HEX_TILE;
-            float * p = probs + (int64_t) (raw ? r->l.n_slots + (t - r->l.n_tiles)*HEX_TILE + j : e)*group;
-            for (int32_t g = 0; g < group; g++) {
-                p[g] = seen >> j & 1 ? logits[g*stride + col + j] : -1; // -1: hidden
-            }
+        for (int32_t g = 0; probs && g < group; g++) {
+            hex_keep_probs(r, sh, t, seen, logits + g*stride + col, probs + (int64_t) g*(r->l.n_slots + c->n_tps));
         }
     }
 }

@@ -97,6 +97,16 @@ void hex_residual_add(enum hex_refine refine, const void * row, float * y, int32
     }
 }
 
+// Lists the slot's cell if there is one to be listed; returns how many are.
+static inline int32_t list_cell(int32_t cell, int32_t slot, int32_t n_kv, uint32_t * seen, struct hex_entry * entries, int32_t n) {
+    if ((uint32_t) cell >= (uint32_t) n_kv || !hex_bit_get(seen, cell)) {
+        return n;
+    }
+    seen[cell >> 5] &= ~(1u << (cell & 31));
+    entries[n] = (struct hex_entry) { slot, cell };
+    return n + 1;
+}
+
 int32_t hex_refined_entries(const struct hex_cache * c, int32_t stream, int32_t head,
                             uint32_t * seen, struct hex_entry * entries) {
     const int32_t  * meta  = hex_meta(c, stream);
@@ -108,16 +118,15 @@ int32_t hex_refined_entries(const struct hex_cache * c, int32_t stream, int32_t 
     const uint32_t * valid = hex_meta_bitmap(meta, c->n_tps, c->n_ring);
     memcpy(seen, valid, sizeof(uint32_t)*(size_t) ((c->n_ctx + 31)/32));
 
-    int32_t n = 0;
-    for (int32_t s = 0; s < c->n_ring + c->n_heavy + c->n_static; s++) {
-        const int32_t cell = s < c->n_ring              ? ring[s] :
-                             s < c->n_ring + c->n_heavy ? heavy[s - c->n_ring] - 1 :
-                             hex_graph_cell(&c->graph, c->pair0 + head, s - c->n_ring - c->n_heavy);
-        if (cell < 0 || cell >= c->n_kv || !hex_bit_get(seen, cell)) {
-            continue;
-        }
-        seen[cell >> 5] &= ~(1u << (cell & 31));
-        entries[n++] = (struct hex_entry) { s, cell };
+    int32_t n = 0, slot = 0;
+    for (int32_t i = 0; i < c->n_ring; i++) {
+        n = list_cell(ring[i], slot++, c->n_kv, seen, entries, n);
+    }
+    for (int32_t i = 0; i < c->n_heavy; i++) {
+        n = list_cell(heavy[i] - 1, slot++, c->n_kv, seen, entries, n);
+    }
+    for (int32_t i = 0; i < c->n_static; i++) {
+        n = list_cell(hex_graph_cell(&c->graph, c->pair0 + head, i), slot++, c->n_kv, seen, entries, n);
     }
     return n;
 }
