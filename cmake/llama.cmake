@@ -49,8 +49,14 @@ if (HEXKV_SANITIZE)
     set(GGML_RPC                OFF)
     set(GGML_BUILD_TESTS        OFF)
     set(GGML_BUILD_EXAMPLES     OFF)
-    add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
-    add_link_options(-fsanitize=address,undefined)
+    if (HEXKV_SANITIZE STREQUAL "thread")
+        set(sanitizers thread)
+    else()
+        set(sanitizers address,undefined)
+        add_compile_options(-fno-sanitize-recover=undefined)
+    endif()
+    add_compile_options(-fsanitize=${sanitizers} -fno-omit-frame-pointer)
+    add_link_options(-fsanitize=${sanitizers})
 endif()
 
 # CUDA of this machine, else what `make cuda-toolkit` installed; that has no driver library, so no virtual memory either.
@@ -71,9 +77,6 @@ if (GGML_CUDA AND NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
 endif()
 
 add_subdirectory("${HEXKV_LLAMA_DIR}" llama EXCLUDE_FROM_ALL)
-if (HEXKV_SANITIZE)
-    return() # the tests need no tools
-endif()
 
 # llama-server without its web page. Upstream's target for the page's files runs in every build, even when there are
 # none; here its script runs once, while configuring.

@@ -3,15 +3,20 @@
 
     test/load.py SECONDS CLIENTS COMMAND...       e.g. 300 8 build/bin/llama-server -m model.gguf --hex balanced
 
-No crash, every answer that was not cancelled complete, resident memory flat: the last lines say `ok` or `FAIL`.
+No crash, no report of a sanitizer, every answer that was not cancelled complete, resident memory flat, exit code 0 when it is
+asked to end: the last lines say `ok` or `FAIL`. What the server wrote is in the file $LOAD_LOG, or in a temporary one. With
+LOAD_SANITIZED=1 memory is not judged: a sanitizer keeps what was freed for a while.
 """
 
 import http.client
 import json
+import os
 import random
+import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -85,11 +90,20 @@ def resident(pid):
 
 
 # the server's own prompt cache grows by design: it is bounded, so that what is left would be a leak
-server = subprocess.Popen(command + ["--port", str(port), "-np", "4", "-c", "2048", "--cache-ram", "16"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+log = open(os.environ["LOAD_LOG"], "w+b") if "LOAD_LOG" in os.environ else tempfile.TemporaryFile()
+sanitized = os.environ.get("LOAD_SANITIZED") == "1"
+server = subprocess.Popen(command + ["--port", str(port), "-np", "4", "-c", "2048", "--cache-ram", "16"], stdout=subprocess.DEVNULL, stderr=log)
+
+
+def server_log():
+    log.seek(0)
+    return log.read().decode(errors="replace")
+
+
 try:
     for _ in range(240):
         if server.poll() is not None:
-            sys.exit(f"the server ended with exit code {server.returncode}")
+            sys.exit(f"FAIL the server ended with exit code {server.returncode}: {server_log()[-2000:]}")
         try:
             client = connect(5)
             client.request("GET", "/health")
@@ -114,14 +128,26 @@ try:
     warm = sizes[len(sizes)//3:]
     third = max(1, len(warm)//3)
     growth = max(warm[-third:]) - max(warm[:third]) if warm else 0.0
-    flat = bool(warm) and growth < 0.03*warm[0]
+    flat = sanitized or bool(warm) and growth < 0.03*warm[0]
+    if alive:
+        server.terminate()
+        server.wait(60)
+    reports = re.findall(r".*(?:ERROR: \w+Sanitizer|WARNING: \w+Sanitizer|SUMMARY: \w+Sanitizer|: runtime error: ).*", server_log())
     print(f"{n_clients} clients, {seconds} s: {counts['complete']} complete, {counts['cancelled']} cancelled, {counts['disconnected']} disconnected")
     print("resident MiB: " + " ".join(f"{x:.0f}" for x in sizes[::max(1, len(sizes)//12)]) + f"; growth after warming up {growth:.1f}")
-    for name, good, why in [("no crash", alive, f"exit code {server.returncode}"), ("resident memory is flat", flat, f"{growth:.1f} MiB more"),
-                            ("every answer is complete", not wrong and counts["complete"] > 0, "; ".join(sorted(set(wrong))[:3]))]:
+    checks = [("no crash", alive, f"exit code {server.returncode}"),
+              ("the server ends with exit code 0", server.returncode == 0, f"it was {server.returncode}"),
+              ("no report of a sanitizer" if sanitized else "nothing on stderr that a sanitizer writes", not reports, f"{len(reports)}; {'; '.join(reports[:2])}"),
+              ("every answer is complete", not wrong and counts["complete"] > 0, "; ".join(sorted(set(wrong))[:3]))]
+    if not sanitized:
+        checks.append(("resident memory is flat", flat, f"{growth:.1f} MiB more"))
+    for name, good, why in checks:
         print(f"ok {name}" if good else f"FAIL {name}: {why}")
-    status = 0 if alive and flat and not wrong and counts["complete"] > 0 else 1
+    if not all(good for _, good, _ in checks):
+        print("the server's last lines:\n" + server_log()[-3000:])
+    status = 0 if all(good for _, good, _ in checks) else 1
 finally:
-    server.terminate()
-    server.wait(30)
+    if server.poll() is None:
+        server.terminate()
+        server.wait(30)
 sys.exit(status)

@@ -2,6 +2,7 @@
 # llama.cpp's own test suites, with HEX off and with HEX on, and a table of the results (test/README.md).
 #
 #   test/upstream.sh [SUITE...]    suites: quantize archs state fragmented threads rollback server shifts tools load rpc ops
+#                                  and, not by default, load-asan, load-tsan: a server built with a sanitizer
 #
 # HEX is switched on as users do it: by LLAMA_ARG_HEX in the environment. Logs are in build/upstream/logs.
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
@@ -22,23 +23,25 @@ export LLAMA_ARG_LOG_COLORS=off GGML_NO_BACKTRACE=1
 rows=() failed=0
 
 # suite NAME HEX COUNTER COMMAND...: HEX is `off`, `on` or `-` (no context in it). COUNTER reads the log and prints
-# "passed failed skipped". With HEX on, a log without a word of it is a failure: the switch had no effect.
+# "passed failed skipped expected": the last are failures that upstream/server_tests.py names, with the reason. With HEX on, a log
+# without a word of it is a failure: the switch had no effect.
 suite() {
-    local name=$1 hex=$2 counter=$3 log=$logs/$1-$2.log status=0 p f s start=$SECONDS
+    local name=$1 hex=$2 counter=$3 log=$logs/$1-$2.log status=0 p f s x start=$SECONDS
     shift 3
     local -a with=(env)
     [ "$hex" != on ] || with=(env "LLAMA_ARG_HEX=$preset")
     log=${log// /-}
     printf '\n== %s, HEX %s\n$ %s\n' "$name" "$hex" "$(command_line "${with[@]}" "$@")"
     "${with[@]}" "$@" > "$log" 2>&1 < /dev/null || status=$?
-    read -r p f s < <("$counter" "$status" < "$log")
+    read -r p f s x < <("$counter" "$status" < "$log")
+    x=${x:-0}
     if [ "$status" != 0 ] && [ "$f" = 0 ]; then f=1; fi
-    if [ $((p + f)) = 0 ]; then echo "no test was run"; f=1; fi
+    if [ $((p + f + x)) = 0 ]; then echo "no test was run"; f=1; fi
     if [ "$hex" = on ] && ! grep -qE 'refined \(|HEX is off for this model' "$log"; then echo "HEX was asked for, and no log line of it came"; f=$((f + 1)); fi
     [ "$f" = 0 ] || { grep -iE 'fail|error|assert' "$log" | tail -n 20 || true; echo "the log is $log"; }
     failed=$((failed + f))
-    printf -- '-- %s passed, %s failed, %s skipped, %s s\n' "$p" "$f" "$s" $((SECONDS - start))
-    rows+=("$(printf '| %s | %s | %s | %s | %s | %s |' "$name" "$hex" $((p + f + s)) "$p" "$f" "$s")")
+    printf -- '-- %s passed, %s failed, %s expected to fail, %s skipped, %s s\n' "$p" "$f" "$x" "$s" $((SECONDS - start))
+    rows+=("$(printf '| %s | %s | %s | %s | %s | %s | %s | %s |' "$name" "$hex" $((p + f + s + x)) "$p" "$f" "$x" "$s" $((SECONDS - start)))")
 }
 both() { # NAME COUNTER COMMAND...
     local name=$1
@@ -56,8 +59,8 @@ count_state()  { awk '/^All tests passed/ { p++ } /: model .*\.gguf/ { n++ } END
 count_lines()  { awk '/^ok / { p++ } /^FAIL / { f++ } /^skip / { s++ } END { print p+0, f+0, s+0 }'; }
 count_pytest() { # "12 passed, 1 failed, 2 skipped, 3 deselected in 4.2s"
     grep -E '^=+ .* in [0-9.]+s' | tail -n 1 | awk '{ for (i = 2; i <= NF; i++) { w = $i; gsub(",", "", w)
-        if (w == "passed") p += $(i-1); if (w == "failed" || w == "error" || w == "errors") f += $(i-1); if (w == "skipped" || w == "deselected") s += $(i-1) } }
-        END { print p+0, f+0, s+0 }'
+        if (w == "passed") p += $(i-1); if (w == "xfailed") x += $(i-1); if (w == "failed" || w == "error" || w == "errors") f += $(i-1); if (w == "skipped" || w == "deselected") s += $(i-1) } }
+        END { print p+0, f+0, s+0, x+0 }'
 }
 
 suite_ops()      { suite test-backend-ops - count_ops "$bin/test-backend-ops" test -b CPU; }
@@ -72,7 +75,7 @@ models() { # the tiny models of all architectures that test-llama-archs makes
 }
 suite_state() {
     models
-    both test-save-load-state count_state "$bin/test-save-load-state" --models "$work/models" -lv 4
+    both test-save-load-state count_state env -C "$work" "$bin/test-save-load-state" --models "$work/models" -lv 4
 }
 suite_fragmented() { both test-state-restore-fragmented count_one "$bin/test-state-restore-fragmented" -m "$model" -lv 4; }
 suite_threads()    { both test-thread-safety count_one "$bin/test-thread-safety" -m "$model" -p 'The meaning of life is' -n 128 -c 256 -ub 32 -np 4 -t 2 -lv 4; }
@@ -98,7 +101,14 @@ suite_server() {
     done
 }
 suite_tools()  { suite 'tools of llama.cpp' - count_lines bash test/tools.sh; }
-suite_load()   { suite 'llama-server under load' - count_lines python3 test/load.py "${HEXKV_LOAD_SECONDS:-60}" 8 "$bin/llama-server" -m "$model" --hex "$preset"; }
+suite_load()   { LOAD_LOG=$logs/load-server.log suite 'llama-server under load' - count_lines python3 test/load.py "${HEXKV_LOAD_SECONDS:-60}" 8 "$bin/llama-server" -m "$model" --hex "$preset"; }
+load_sanitized() { # address or thread, the folder of its build
+    JOBS=${JOBS:-} bash scripts/sanitize.sh server "$1"
+    LOAD_SANITIZED=1 LOAD_LOG=$logs/load-$1-server.log ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=0 \
+        suite "llama-server under load, $1 sanitizer" - count_lines python3 test/load.py "${HEXKV_LOAD_SECONDS:-60}" 4 "$BUILD/$2/bin/llama-server" -m "$model" --hex "$preset"
+}
+suite_load-asan() { load_sanitized address asan; }
+suite_load-tsan() { load_sanitized thread tsan; }
 suite_rpc()    { suite 'RPC workers' - count_lines bash test/rpc.sh; }
 suite_shifts() { suite 'ten context shifts' - count_lines "$bin/measure_shifts" "$model" cmd/hexrun/internal/corpus/opticks.txt; }
 
@@ -110,8 +120,8 @@ for name in "${suites[@]}"; do
 done
 
 {
-    echo '| suite | HEX | cases | passed | failed | skipped |'
-    echo '|---|---|--:|--:|--:|--:|'
+    echo '| suite | HEX | cases | passed | failed | expected to fail | skipped | seconds |'
+    echo '|---|---|--:|--:|--:|--:|--:|--:|'
     printf '%s\n' "${rows[@]}"
 } | tee "$work/table.md"
 [ "$failed" = 0 ]

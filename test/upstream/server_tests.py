@@ -55,6 +55,33 @@ RULES = [
     ("unit/test_speculative.py", "download_file(MODEL_DRAFT_FILE_URL)", f'"{MODEL}"'),
 ]
 
+# With HEX on these fail, and must: they ask for equal bits of two runs of which one reads from the cache what the other has in its
+# batch. The newest batch is attended to in full precision, everything before it as the cache keeps it. One that passes is an error
+# (strict): then it belongs in this list no longer.
+EXPECTED = {
+    "test_completion.py::test_completion_stream_vs_non_stream": "the text of a prompt that was read is compared with that of the same prompt from the prompt cache",
+    "test_completion.py::test_completion_with_tokens_input": "the text of a prompt that was read is compared with that of the same prompt from the prompt cache",
+    "test_completion.py::test_n_probs_post_backend_sampling": "probabilities of a prompt that was read are compared with those of the same prompt from the prompt cache",
+}
+
+
+def expect_failures():
+    marks = "\n".join(f"    {name!r}: {why!r}," for name, why in EXPECTED.items())
+    with open(COPY / "conftest.py", "a") as file:
+        file.write(f"""
+
+HEX_EXPECTED = {{
+{marks}
+}}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        name = item.nodeid.split("/")[-1]
+        if name in HEX_EXPECTED:
+            item.add_marker(pytest.mark.xfail(reason=HEX_EXPECTED[name], strict=True))
+""")
+
 
 def make_copy():
     shutil.rmtree(COPY, ignore_errors=True)
@@ -68,6 +95,8 @@ def make_copy():
 
 
 make_copy()
+if os.environ.get("LLAMA_ARG_HEX", "off") != "off":
+    expect_failures()
 os.environ["LLAMA_SERVER_BIN_PATH"] = str(BUILD / "bin/llama-server")
 os.chdir(COPY)
 sys.exit(subprocess.call([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *sys.argv[1:]]))
