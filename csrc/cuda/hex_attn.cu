@@ -13,10 +13,12 @@
 #include "hex_attn_tile.cuh"
 
 // Shapes of blocks. Few query rows, up to FEW_ROWS: warps take tiles of their own. Many: warps take rows of one tile.
+// Tight: few, and for many rows too, in the 64 KB of shared memory that Turing has.
 #define FEW_ROWS 32
 template<int D> constexpr int few_warps = D < 256 ? 4 : 2;
-template<int D> using few_layout  = tile_layout<D, 1, few_warps<D>, 16>;
-template<int D> using many_layout = tile_layout<D, D < 256 ? 8 : 4, 1, D < 256 ? 64 : 32>;
+template<int D> using few_layout   = tile_layout<D, 1, few_warps<D>, 16>;
+template<int D> using tight_layout = tile_layout<D, 1, few_warps<D>, 16, D < 128 ? HEX_CHUNK : HEX_CHUNK_TIGHT>;
+template<int D> using many_layout  = tile_layout<D, D < 256 ? 8 : 4, 1, D < 256 ? 64 : 32>;
 
 struct attn_args {
     hex_attn a;
@@ -127,15 +129,11 @@ static __device__ __forceinline__ int32_t cell_of(const hex_cache & c, const chu
     return c0 + (t.kind == TILE_PLAIN ? lists.cells[t.first + col] : lists.refined_cell(t.first + col));
 }
 
-static __device__ __forceinline__ int codes_row_words(int bits, int d) {
-    return (((int) hex_block_size(bits)*(d/HEX_BLOCK) + 5)/4) | 1;
-}
-
 // Starts the copies of a tile's codes, K or V, as one group.
 template<typename L, int D, int T>
 static __device__ void stage_tile(const hex_cache & c, const L & l, uint32_t * shared, const chunk_lists & lists, const tile_ref & t,
         int32_t s, int32_t h, int32_t c0, int team, bool is_v) {
-    const int bits = is_v ? c.bits_v : c.bits_k, row_words = codes_row_words(bits, D);
+    const int bits = is_v ? c.bits_v : c.bits_k, row_words = L::row_words(bits);
     uint32_t * raw = shared + l.raw(team, is_v);
     for (int row = threadIdx.x % L::TEAM/8; row < t.n && t.kind != TILE_RAW; row += L::TEAM/8) {
         const int32_t cell = cell_of(c, lists, t, s, c0, row);
@@ -156,7 +154,7 @@ static __device__ void load_tile(const hex_cache & c, const L & l, uint32_t * sh
         return;
     }
     const int bits = is_v ? c.bits_v : c.bits_k;
-    decode_rows_of<L, D, T>(bits, shared + l.raw(team, is_v), codes_row_words(bits, D), t.n, shared + (is_v ? l.lut_v : l.lut_k), mantissa, tile);
+    decode_rows_of<L, D, T>(bits, shared + l.raw(team, is_v), L::row_words(bits), t.n, shared + (is_v ? l.lut_v : l.lut_k), mantissa, tile);
     if (t.kind == TILE_REFINED) {
         add_residuals<L, D, T>(c, s, h, lists.slots + t.first, is_v, t.n, shared + l.lut_r, mantissa, tile);
     }
@@ -207,11 +205,24 @@ static __device__ __forceinline__ uint32_t visible_of(const attn_args & p, const
     return seen;
 }
 
+// Squares of the scales of a tile's K blocks, 1/32 of them in each lane: cell i/(D/64), block i % (D/64) for i = lane, lane + 32, ...
+template<int D, int T> constexpr int noise_words = (T*(D/HEX_BLOCK) + HEX_WARP - 1)/HEX_WARP;
+
+template<typename L, int D, int T>
+static __device__ __forceinline__ void load_noise(const attn_args & p, const L & l, const uint32_t * shared, const tile_ref & t, int team, float square[noise_words<D, T>]) {
+    const int bits = p.a.cache.bits_k, row_words = L::row_words(bits);
+    const uint32_t * raw = shared + l.raw(team, false);
+#pragma unroll
+    for (int i = 0; i < noise_words<D, T>; i++) {
+        const int at = (int) threadIdx.x % HEX_WARP + i*HEX_WARP, row = at/(D/HEX_BLOCK);
+        const float d = row < t.n && t.kind == TILE_PLAIN && p.noise != 0.0f ? staged_scale(bits, raw + T + row*row_words, raw[row], at % (D/HEX_BLOCK)) : 0.0f;
+        square[i] = d*d;
+    }
+}
+
 // Adds what coding noise takes from the weight of cells without residual. weights: shared, of the lane's rows, 8 apart.
 template<int D, int T>
-static __device__ __forceinline__ void add_noise(const attn_args & p, const chunk_lists & lists, const tile_ref & t, int32_t s, int32_t h, int32_t c0,
-        const float * weights, float x[T/8][4]) {
-    const hex_cache & c = p.a.cache;
+static __device__ __forceinline__ void add_noise(const attn_args & p, const tile_ref & t, const float square[noise_words<D, T>], const float * weights, float x[T/8][4]) {
     if (t.kind != TILE_PLAIN || p.noise == 0.0f) {
         return;
     }
@@ -219,15 +230,13 @@ static __device__ __forceinline__ void add_noise(const attn_args & p, const chun
     for (int j = 0; j < T/8; j++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            const int32_t cell = cell_of(c, lists, t, s, c0, 8*j + 2*(threadIdx.x % 4) + e);
-            if (cell < 0) {
-                continue;
-            }
-            const char * block = hex_row_base(&c.k_base, s, h, cell);
-            for (int b = 0; b < D/HEX_BLOCK; b++, block += hex_block_size(c.bits_k)) {
-                const float d = hex_block_scale(c.bits_k, block);
-                x[j][e]     += weights[b]*(d*d);
-                x[j][2 + e] += weights[8*(D/HEX_BLOCK) + b]*(d*d);
+#pragma unroll
+            for (int b = 0; b < D/HEX_BLOCK; b++) {
+                // columns of a j lie in one word of all lanes
+                const int   at = (8*j + e)*(D/HEX_BLOCK) + b;
+                const float d2 = __shfl_sync(HEX_ALL, square[at/HEX_WARP], at % HEX_WARP + (int) threadIdx.x % 4*2*(D/HEX_BLOCK));
+                x[j][e]     += weights[b]*d2;
+                x[j][2 + e] += weights[8*(D/HEX_BLOCK) + b]*d2;
             }
         }
     }
@@ -331,9 +340,9 @@ static __global__ void __launch_bounds__(L::THREADS) hex_attn_attend(const attn_
     const int32_t begin = split*p.range, end = min(c.n_kv, begin + p.range);
     const bool    last  = split == p.n_split - 1;
     const slot_logits kept = p.kept(s*c.n_head_kv + h);
-    for (int32_t c0 = begin; c0 < end || (last && c0 == begin); c0 += HEX_CHUNK) {
-        const chunk_lists lists = make_lists(c, l, shared, kept, s, h, c0, min(HEX_CHUNK, end - c0));
-        const int n_raw = last && c0 + HEX_CHUNK >= end ? c.n_tps : 0;
+    for (int32_t c0 = begin; c0 < end || (last && c0 == begin); c0 += L::N_CHUNK) {
+        const chunk_lists lists = make_lists(c, l, shared, kept, s, h, c0, min(L::N_CHUNK, end - c0));
+        const int n_raw = last && c0 + L::N_CHUNK >= end ? c.n_tps : 0;
         const int n     = (lists.n_plain + T - 1)/T + (lists.n_refined + T - 1)/T + (n_raw + T - 1)/T;
 
         // codes of K and V of the next tile are on their way while this one is computed
@@ -360,15 +369,17 @@ static __global__ void __launch_bounds__(L::THREADS) hex_attn_attend(const attn_
                 continue;
             }
             load_tile<L, D, T>(c, l, shared, lists, t, s, h, team, false);
+            float noise[noise_words<D, T>];
+            load_noise<L, D, T>(p, l, shared, t, team, noise);
             team_sync<WR>();
             stage_tile<L, D, T>(c, l, shared, lists, next, s, h, c0, team, false);
             if (active) {
                 tile_logits<L, D, T>(q, tile, x);
             }
+            add_noise<D, T>(p, t, noise, (const float *) shared + l.noise + my_row*(D/HEX_BLOCK), x);
             hex_copy_wait(); // for V
             team_sync<WR>();
             load_tile<L, D, T>(c, l, shared, lists, t, s, h, team, true);
-            add_noise<D, T>(p, lists, t, s, h, c0, (const float *) shared + l.noise + my_row*(D/HEX_BLOCK), x);
             finish_logits<T>(p, lists, t, s, c0, seen, biased, token, shift, slope, x);
             keep_logits<T>(kept, lists, t, row0 + my_row, x);
 
@@ -480,31 +491,42 @@ static __global__ void __launch_bounds__(L::THREADS) hex_attn_attend(const attn_
 // finish
 //
 
+// The maximum of a query row over its ranges, or 0 when it sees nothing, and the sum of its weights relative to that; a
+// range for each lane. Every warp computes the same; weight: shared, the factors of the ranges, or NULL.
+static __device__ __forceinline__ void merge_ranges(const attn_args & p, int32_t sh, int32_t row, int32_t d, float sink, float & base, float & sum, float * weight) {
+    const float * part = p.part + ((int64_t) sh*p.n_rows + row)*p.n_split*(2 + d);
+    const int lane = threadIdx.x % HEX_WARP;
+    float m = sink;
+    sum = 0.0f;
+    for (int32_t i = lane; i < p.n_split; i += HEX_WARP) {
+        m = fmaxf(m, part[i*(2 + d)]);
+    }
+    for (int i = HEX_WARP/2; i > 0; i /= 2) {
+        m = fmaxf(m, __shfl_xor_sync(HEX_ALL, m, i));
+    }
+    base = m == -INFINITY ? 0.0f : m;
+    for (int32_t i = lane; i < p.n_split; i += HEX_WARP) {
+        const float w = __expf(part[i*(2 + d)] - base);
+        sum += w*part[i*(2 + d) + 1];
+        if (weight && threadIdx.x < HEX_WARP) {
+            weight[i] = w;
+        }
+    }
+    for (int i = HEX_WARP/2; i > 0; i /= 2) {
+        sum += __shfl_xor_sync(HEX_ALL, sum, i);
+    }
+    sum += p.a.sinks ? __expf(sink - base) : 0.0f;
+}
+
 // The mass of ranked slots and rows of the ubatch, a thread for each, from the logits that were kept.
 template<int D>
 static __device__ void mass_of_logits(const attn_args & p, int32_t s, int32_t h, int32_t first, float * stat) {
     const hex_cache & c = p.a.cache;
     const int32_t sh = s*c.n_head_kv + h;
     for (int32_t row = threadIdx.x/HEX_WARP; row < p.n_rows; row += D/HEX_WARP) {
-        const float * part = p.part + ((int64_t) sh*p.n_rows + row)*p.n_split*(2 + D);
-        const float   sink = p.a.sinks ? p.a.sinks[h*p.group + row % p.group] : -INFINITY;
-        const int lane = threadIdx.x % HEX_WARP;
-        float m = sink, sum = 0.0f;
-        for (int32_t i = lane; i < p.n_split; i += HEX_WARP) {
-            m = fmaxf(m, part[i*(2 + D)]);
-        }
-        for (int i = HEX_WARP/2; i > 0; i /= 2) {
-            m = fmaxf(m, __shfl_xor_sync(HEX_ALL, m, i));
-        }
-        const float base = m == -INFINITY ? 0.0f : m;
-        for (int32_t i = lane; i < p.n_split; i += HEX_WARP) {
-            sum += __expf(part[i*(2 + D)] - base)*part[i*(2 + D) + 1];
-        }
-        for (int i = HEX_WARP/2; i > 0; i /= 2) {
-            sum += __shfl_xor_sync(HEX_ALL, sum, i);
-        }
-        sum += p.a.sinks ? __expf(sink - base) : 0.0f;
-        if (lane == 0) {
+        float base, sum;
+        merge_ranges(p, sh, row, D, p.a.sinks ? p.a.sinks[h*p.group + row % p.group] : -INFINITY, base, sum, NULL);
+        if (threadIdx.x % HEX_WARP == 0) {
             stat[2*row]     = base;
             stat[2*row + 1] = sum > 0.0f ? 1.0f/sum : 0.0f;
         }
@@ -551,18 +573,16 @@ static __global__ void __launch_bounds__(D) hex_attn_finish(const attn_args p) {
         return;
     }
     const int32_t head = h*p.group + row % p.group;
-    const float * part = p.part + ((int64_t) sh*p.n_rows + row)*p.n_split*(2 + D);
-
-    float m = p.a.sinks ? p.a.sinks[head] : -INFINITY;
+    const float   sink = p.a.sinks ? p.a.sinks[head] : -INFINITY;
+    float * weight = (float *) memory; // of the ranges
+    float base, sum;
+    merge_ranges(p, sh, row, D, sink, base, sum, weight);
+    __syncthreads();
+    const float * o_range = p.part + ((int64_t) sh*p.n_rows + row)*p.n_split*(2 + D) + 2 + threadIdx.x;
+    float o = 0.0f;
+#pragma unroll 8
     for (int32_t i = 0; i < p.n_split; i++) {
-        m = fmaxf(m, part[i*(2 + D)]);
-    }
-    const float base = m == -INFINITY ? 0.0f : m;
-    float sum = p.a.sinks ? __expf(p.a.sinks[head] - base) : 0.0f, o = 0.0f;
-    for (int32_t i = 0; i < p.n_split; i++) {
-        const float w = __expf(part[i*(2 + D)] - base);
-        sum += w*part[i*(2 + D) + 1];
-        o   += w*part[i*(2 + D) + 2 + threadIdx.x];
+        o += weight[i]*o_range[i*(2 + D)];
     }
     const float inv = sum > 0.0f ? 1.0f/sum : 0.0f;
     p.a.out[(((int64_t) s*c.n_tps + row/p.group)*p.a.n_head + head)*D + threadIdx.x] = o*inv;
@@ -577,25 +597,25 @@ static __global__ void __launch_bounds__(D) hex_attn_finish(const attn_args p) {
 // mass
 //
 
-template<int D>
-static __global__ void __launch_bounds__(HEX_WARP*few_warps<D>) hex_attn_mass(const attn_args p) {
-    constexpr int T = 16;
-    typedef few_layout<D> L;
+template<int D, typename L>
+static __global__ void __launch_bounds__(L::THREADS) hex_attn_mass(const attn_args p) {
+    constexpr int T = L::CELLS;
+    static_assert(L::WARPS == 1 && T == 16, "a warp has a tile");
     HEX_SHARED(memory);
     uint32_t * shared = (uint32_t *) memory;
     const hex_cache & c = p.a.cache;
     const L l(c.bits_k, c.bits_v, c.refine);
     const int32_t n_chunks = (int32_t) gridDim.y - 1; // and one block for the ubatch's rows
     const bool    raw = (int32_t) blockIdx.y == n_chunks;
-    const int32_t sh = (int32_t) blockIdx.x, s = sh/c.n_head_kv, h = sh % c.n_head_kv, c0 = raw ? 0 : (int32_t) blockIdx.y*HEX_CHUNK;
+    const int32_t sh = (int32_t) blockIdx.x, s = sh/c.n_head_kv, h = sh % c.n_head_kv, c0 = raw ? 0 : (int32_t) blockIdx.y*L::N_CHUNK;
     const int lane = threadIdx.x % HEX_WARP, team = threadIdx.x/HEX_WARP;
     const int32_t n_ranked = c.n_ring + c.n_heavy;
     float * mass = p.a.mass + (int64_t) sh*(n_ranked + c.n_tps + c.n_heavy);
     const uint16_t * tile = (const uint16_t *) (shared + l.tile(team));
 
     fill_tables(c, l, shared);
-    chunk_lists lists = make_lists(c, l, shared, p.kept(sh), s, h, c0, raw ? 0 : min(HEX_CHUNK, c.n_kv - c0));
-    lists.n_plain = 0;
+    chunk_lists lists = make_lists(c, l, shared, p.kept(sh), s, h, c0, raw ? 0 : min(L::N_CHUNK, c.n_kv - c0));
+    lists.drop_plain();
     const int n = raw ? (c.n_tps + T - 1)/T : (lists.n_refined + T - 1)/T;
 
     for (int i0 = 0; i0 < n; i0 += few_warps<D>) { // a tile for each warp, the query rows for all of them
@@ -677,15 +697,46 @@ static bool few_rows(const hex_attn & a) {
     return a.cache.n_tps*(a.n_head/a.cache.n_head_kv) <= FEW_ROWS;
 }
 
+// The kernel that attends, and its shape.
+struct attend_kernel {
+    void (*run)(const attn_args);
+    int32_t rows, threads, chunk;
+    size_t  shared; // bytes
+};
+
+template<typename L>
+static size_t shared_of(const hex_cache & c) {
+    return L(c.bits_k, c.bits_v, c.refine).bytes();
+}
+
+template<int D, typename L>
+static attend_kernel kernel_of(const hex_cache & c) {
+    return { hex_attn_attend<D, L>, L::ROWS, L::THREADS, L::N_CHUNK, shared_of<L>(c) };
+}
+
+template<int D>
+static attend_kernel pick_kernel(const hex_attn & a, const hex_cuda_device & dev) {
+    const attend_kernel many = kernel_of<D, many_layout<D>>(a.cache), few = kernel_of<D, few_layout<D>>(a.cache);
+    return !few_rows(a) && many.shared <= dev.shared ? many : few.shared <= dev.shared ? few : kernel_of<D, tight_layout<D>>(a.cache);
+}
+
+static attend_kernel pick_kernel(const hex_attn & a, const hex_cuda_device & dev) {
+    switch (a.cache.head_k) {
+        case 64:  return pick_kernel<64> (a, dev);
+        case 128: return pick_kernel<128>(a, dev);
+        default:  return pick_kernel<256>(a, dev);
+    }
+}
+
 static attn_args make_args(const hex_attn & a, const hex_cuda_device & dev, float * work) {
     const hex_cache & c = a.cache;
+    const attend_kernel kernel = pick_kernel(a, dev);
     attn_args p;
     p.a      = a;
     p.group  = a.n_head/c.n_head_kv;
     p.n_rows = c.n_tps*p.group;
-    const int32_t rows   = few_rows(a) ? 16 : 128;
-    const int32_t blocks = (p.n_rows + rows - 1)/rows*c.n_head_kv*c.n_stream;
-    const int32_t wanted = (few_rows(a) ? 3 : 1)*dev.n_sm; // blocks that the device holds at once, about
+    const int32_t blocks = (p.n_rows + kernel.rows - 1)/kernel.rows*c.n_head_kv*c.n_stream;
+    const int32_t wanted = hex_prepare((const void *) kernel.run, kernel.threads, kernel.shared)*dev.n_sm; // blocks that the device holds at once
     const int32_t most   = (c.n_kv + 255)/256;             // a range is worth its tables
     int32_t n_split = blocks > 0 ? wanted/blocks : 1;      // not more: a second wave of a few blocks takes as long as a full one
     n_split   = n_split > most ? most : n_split;
@@ -708,51 +759,47 @@ size_t hex_attn_cuda_work(const hex_attn & a, const hex_cuda_device & dev) {
     return sizeof(float)*(size_t) p.n_rows*(size_t) (c.n_head_kv*c.n_stream)*(2 + (size_t) p.n_split*(size_t) (2 + c.head_v) + logits);
 }
 
-template<typename L>
-static bool fits(const hex_cache & c, const hex_cuda_device & dev) {
-    return L(c.bits_k, c.bits_v, c.refine).bytes() <= dev.shared;
-}
-
 bool hex_attn_cuda_supported(const hex_attn & a, const hex_cuda_device & dev) {
     const hex_cache & c = a.cache;
     if (c.head_k != c.head_v || hex_has_channels(&c) || c.n_stream*c.n_head_kv > 65535 || !hex_cuda_aligned(c)) {
         return false;
     }
-    switch (c.head_k) { // what few rows need serves many as well, if slowly
-        case 64:  return fits<few_layout<64>> (c, dev);
-        case 128: return fits<few_layout<128>>(c, dev);
-        case 256: return fits<few_layout<256>>(c, dev);
+    switch (c.head_k) {
+        case 64:  return shared_of<tight_layout<64>> (c) <= dev.shared;
+        case 128: return shared_of<tight_layout<128>>(c) <= dev.shared;
+        case 256: return shared_of<tight_layout<256>>(c) <= dev.shared;
     }
     return false;
 }
 
 template<int D, typename L>
-static void launch_attend(const attn_args & p, cudaStream_t stream) {
+static void launch_mass(const attn_args & p, cudaStream_t stream) {
     const hex_cache & c = p.a.cache;
-    const size_t shared = L(c.bits_k, c.bits_v, c.refine).bytes();
-    const auto kernel = hex_attn_attend<D, L>;
-    hex_allow_shared(kernel, shared);
-    HEX_LAUNCH(kernel, dim3((p.n_rows + L::ROWS - 1)/L::ROWS*c.n_head_kv, p.n_split, c.n_stream), dim3(L::THREADS), shared, stream, p);
+    const int32_t n_heads = c.n_head_kv*c.n_stream;
+    const auto mass = hex_attn_mass<D, L>;
+    hex_prepare((const void *) mass, L::THREADS, shared_of<L>(c));
+    hex_clear(p.a.mass, sizeof(float)*(size_t) n_heads*(size_t) (c.n_ring + 2*c.n_heavy + c.n_tps), stream);
+    HEX_LAUNCH(mass, dim3(n_heads, (c.n_kv + L::N_CHUNK - 1)/L::N_CHUNK + 1), dim3(L::THREADS), shared_of<L>(c), stream, p);
 }
 
 template<int D>
 static void launch(const attn_args & p, const hex_cuda_device & dev, cudaStream_t stream) {
     const hex_cache & c = p.a.cache;
     const int32_t n_heads = c.n_head_kv*c.n_stream;
-    if (few_rows(p.a) || !fits<many_layout<D>>(c, dev)) {
-        launch_attend<D, few_layout<D>>(p, stream);
-    } else {
-        launch_attend<D, many_layout<D>>(p, stream);
-    }
+    const attend_kernel kernel = pick_kernel<D>(p.a, dev);
+    const auto attend = kernel.run;
+    HEX_LAUNCH(attend, dim3((p.n_rows + kernel.rows - 1)/kernel.rows*c.n_head_kv, p.n_split, c.n_stream), dim3(kernel.threads), kernel.shared, stream, p);
+
     const auto finish = hex_attn_finish<D>;
     const int32_t n_mass = p.logits ? (c.n_ring + c.n_heavy + c.n_tps + D - 1)/D : 0; // blocks
-    HEX_LAUNCH(finish, dim3(p.n_rows + n_mass, n_heads), dim3(D), sizeof(float)*2*FEW_ROWS, stream, p);
+    const int32_t floats = p.n_split > 2*FEW_ROWS ? p.n_split : 2*FEW_ROWS;
+    HEX_LAUNCH(finish, dim3(p.n_rows + n_mass, n_heads), dim3(D), sizeof(float)*(size_t) floats, stream, p);
     if (p.a.mass && !p.logits) {
-        const auto   mass   = hex_attn_mass<D>;
-        const size_t shared = few_layout<D>(c.bits_k, c.bits_v, c.refine).bytes();
-        hex_allow_shared(mass, shared);
-        hex_clear(p.a.mass, sizeof(float)*(size_t) n_heads*(size_t) (c.n_ring + 2*c.n_heavy + c.n_tps), stream);
-        HEX_LAUNCH(mass, dim3(n_heads, (c.n_kv + HEX_CHUNK - 1)/HEX_CHUNK + 1), dim3(few_layout<D>::THREADS), shared, stream, p);
+        if (shared_of<few_layout<D>>(c) <= dev.shared) {
+            launch_mass<D, few_layout<D>>(p, stream);
+        } else {
+            launch_mass<D, tight_layout<D>>(p, stream);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 // Tiles of the cache as f16 in shared memory, and the lists of cells that tiles are made of. For the kernels of HEX_ATTN.
 //
-// A block works through chunks of up to HEX_CHUNK cells. It first sorts a chunk's valid cells into two lists: those that
+// A block works through chunks of HEX_CHUNK cells, or fewer where shared memory is short. It first sorts a chunk's valid cells into two lists: those that
 // no slot names (plain), and those that one does, with the lowest slot that names them (refined). Both give tiles without
 // gaps. Codes are decoded two samples at a time by a table in shared memory: 8 + k bits of the stream select two values.
 #pragma once
@@ -12,28 +12,32 @@
 #include <limits.h>
 
 #define HEX_CHUNK 1024
-#define HEX_CHUNK_WORDS (HEX_CHUNK/32)
+#define HEX_CHUNK_TIGHT 512
 
 // Where things are in the shared memory of a block, in 32-bit words. D: head size, WR: warps that share a tile, WC: teams
-// of such warps, T: cells of a tile. Query rows: 16 for each warp of a team.
-template<int D, int WR, int WC, int T>
+// of such warps, T: cells of a tile, CHUNK: of a chunk. Query rows: 16 for each warp of a team.
+template<int D, int WR, int WC, int T, int CHUNK = HEX_CHUNK>
 struct tile_layout {
     static constexpr int WARPS = WR, TEAMS = WC, CELLS = T;
+    static constexpr int N_CHUNK = CHUNK, CHUNK_WORDS = CHUNK/32;
     static constexpr int THREADS = HEX_WARP*WR*WC;
     static constexpr int TEAM    = HEX_WARP*WR;   // threads
     static constexpr int ROWS    = 16*WR;
     static constexpr int STRIDE  = D + 8;         // samples; ldmatrix meets no bank twice
-    static constexpr int ROW_RAW = ((34*D/HEX_BLOCK + 5)/4) | 1; // words of a staged row of codes, at most
-    static constexpr int RAW     = T + T*ROW_RAW + 4; // parities, rows, read-ahead of the decoder
     static constexpr int TILE    = T*STRIDE/2;
     static constexpr int MERGE   = WC > 1 ? TEAM*(D/2 + 4) : 0;
 
     int lut_k, lut_v, lut_r, mantissa, q, shift, noise, cells, slots, words, team, n_words;
+    int raw_k, raw_v; // words of a team's staged codes
 
     __host__ __device__ size_t bytes() const { return sizeof(uint32_t)*(size_t) n_words; }
     __host__ __device__ static int lut_words(int bits) { return 1 << (8 + bits); }
 
-    __host__ __device__ tile_layout(int bits_k, int bits_v, int refine) {
+    __host__ __device__ static int row_words(int bits) { return (((int) hex_block_size(bits)*(D/HEX_BLOCK) + 5)/4) | 1; } // of a staged row
+    __host__ __device__ static int raw_words(int bits) { return T + T*row_words(bits) + 4; } // parities, rows, read-ahead of the decoder
+
+    __host__ __device__ tile_layout(int bits_k, int bits_v, int refine) :
+            raw_k(raw_words(bits_k)), raw_v(raw_words(bits_v)) {
         const bool codes = refine >= HEX_REFINE_HEX1 && refine <= HEX_REFINE_HEX4;
         int at = 0;
         lut_k = at; at += lut_words(bits_k);
@@ -49,16 +53,16 @@ struct tile_layout {
         q        = at; at += ROWS*STRIDE/2;
         shift    = at; at += ROWS;
         noise    = at; at += ROWS*(D/HEX_BLOCK);
-        cells    = at; at += HEX_CHUNK/2;
-        slots    = at; at += HEX_CHUNK;
-        words    = at; at += 4*HEX_CHUNK_WORDS;
+        cells    = at; at += CHUNK/2;
+        slots    = at; at += CHUNK;
+        words    = at; at += 4*CHUNK_WORDS;
         team     = at; // the owners of a chunk's cells while its lists are made; then tiles; at the end the merge
-        const int tiles = WC*(TILE + 2*RAW);
-        const int most  = tiles > HEX_CHUNK ? tiles : HEX_CHUNK;
+        const int tiles = WC*(TILE + raw_k + raw_v);
+        const int most  = tiles > CHUNK ? tiles : CHUNK;
         n_words  = at + (most > MERGE ? most : MERGE);
     }
     __device__ int tile(int t) const { return team + t*TILE; }
-    __device__ int raw(int t, bool is_v) const { return team + WC*TILE + (2*t + is_v)*RAW; }
+    __device__ int raw(int t, bool is_v) const { return team + WC*TILE + t*(raw_k + raw_v) + (is_v ? raw_k : 0); }
 };
 
 //
@@ -133,6 +137,13 @@ static __device__ __forceinline__ void split_scale(uint32_t word, const uint32_t
     const uint32_t first = (m & 0xffff)*0x10001u;
     s[0] = e == 0 ? 0 : octave < 10 ? hex_f16x2_mul(first, (0x3c00 + (m >> 16))*0x10001u) : first;
     s[1] = power*0x10001u;
+}
+
+// Scale of a block of a staged row.
+static __device__ __forceinline__ float staged_scale(int bits, const uint32_t * words, uint32_t parity, int block) {
+    const int at = 16*(int) parity + 8*(int) hex_block_size(bits)*block + 64*bits; // in bits, a multiple of 16
+    const uint32_t e = (words[at/32] >> at % 32 & 0xffff) >> (8 - bits), octave = e >> (3 + bits), step = e & ((1u << (3 + bits)) - 1);
+    return e == 0 ? 0.0f : hex_bits_float((octave + 127 - 24) << 23 | hex_scale_mantissa[step << (4 - bits)]);
 }
 
 // 16 samples whose bits begin at bit 0 of x.
@@ -305,11 +316,15 @@ static __device__ void load_raw_rows(const hex_cache & c, int32_t s, int32_t h, 
 //
 
 struct chunk_lists {
-    uint16_t * cells; // plain ones from the front, refined ones from the back; relative to the chunk
+    uint16_t * cells; // plain ones, then refined ones; relative to the chunk
     int32_t  * slots; // of the refined ones
     int n_plain, n_refined;
 
-    __device__ int refined_cell(int i) const { return cells[HEX_CHUNK - 1 - i]; }
+    __device__ int refined_cell(int i) const { return cells[n_plain + i]; }
+    __device__ void drop_plain() {
+        cells  += n_plain;
+        n_plain = 0;
+    }
 };
 
 #define HEX_NOT_OWNER 0x7fc0ffeeu // a NaN that no computation gives
@@ -342,11 +357,12 @@ static __device__ chunk_lists make_lists(const hex_cache & c, const L & l, uint3
     const int32_t  * ring  = hex_meta_ring(meta, c.n_tps);
     const int32_t  * heavy = hex_state(&c, s, h) + hex_state_heavy_cell(c.head_k, c.n_ring);
     int32_t * owner = (int32_t *) shared + l.team;
+    constexpr int n_words = L::CHUNK_WORDS;
     uint32_t * bits = shared + l.words; // plain, refined, then the number of cells before each word
-    int32_t * before = (int32_t *) bits + 2*HEX_CHUNK_WORDS;
+    int32_t * before = (int32_t *) bits + 2*n_words;
 
     __syncthreads(); // tiles and lists of the last chunk are read to their end
-    for (int32_t i = threadIdx.x; i < HEX_CHUNK; i += L::THREADS) {
+    for (int32_t i = threadIdx.x; i < L::N_CHUNK; i += L::THREADS) {
         owner[i] = INT_MAX;
     }
     __syncthreads();
@@ -366,42 +382,42 @@ static __device__ chunk_lists make_lists(const hex_cache & c, const L & l, uint3
     __syncthreads();
 
     const int lane = threadIdx.x % HEX_WARP;
-    for (int w = threadIdx.x/HEX_WARP; w < HEX_CHUNK_WORDS; w += L::THREADS/HEX_WARP) {
+    for (int w = threadIdx.x/HEX_WARP; w < n_words; w += L::THREADS/HEX_WARP) {
         const int32_t  i  = w*32 + lane;
         const bool     ok = i < len && c0 + i < c.n_kv && hex_bit_get(valid, c0 + i);
         const uint32_t p  = __ballot_sync(HEX_ALL, ok && owner[i] == INT_MAX), r = __ballot_sync(HEX_ALL, ok && owner[i] != INT_MAX);
         if (lane == 0) {
             bits[w] = p;
-            bits[HEX_CHUNK_WORDS + w] = r;
+            bits[n_words + w] = r;
         }
     }
     __syncthreads();
-    for (int w = threadIdx.x; w < 2*HEX_CHUNK_WORDS; w += L::THREADS) {
+    for (int w = threadIdx.x; w < 2*n_words; w += L::THREADS) {
         int n = 0;
-        for (int i = w/HEX_CHUNK_WORDS*HEX_CHUNK_WORDS; i < w; i++) {
+        for (int i = w < n_words ? 0 : n_words; i < w; i++) {
             n += __popc(bits[i]);
         }
         before[w] = n;
     }
     __syncthreads();
 
+    const int last = n_words - 1;
     chunk_lists lists;
-    lists.cells = (uint16_t *) (shared + l.cells);
-    lists.slots = (int32_t *) shared + l.slots;
-    for (int32_t i = threadIdx.x; i < HEX_CHUNK; i += L::THREADS) {
+    lists.cells     = (uint16_t *) (shared + l.cells);
+    lists.slots     = (int32_t *) shared + l.slots;
+    lists.n_plain   = before[last] + __popc(bits[last]);
+    lists.n_refined = before[n_words + last] + __popc(bits[n_words + last]);
+    for (int32_t i = threadIdx.x; i < L::N_CHUNK; i += L::THREADS) {
         const int w = i/32;
-        const uint32_t below = (1u << i % 32) - 1, p = bits[w], r = bits[HEX_CHUNK_WORDS + w];
+        const uint32_t below = (1u << i % 32) - 1, p = bits[w], r = bits[n_words + w];
         if (p >> i % 32 & 1) {
             lists.cells[before[w] + __popc(p & below)] = (uint16_t) i;
         } else if (r >> i % 32 & 1) {
-            const int at = before[HEX_CHUNK_WORDS + w] + __popc(r & below);
-            lists.cells[HEX_CHUNK - 1 - at] = (uint16_t) i;
+            const int at = before[n_words + w] + __popc(r & below);
+            lists.cells[lists.n_plain + at] = (uint16_t) i;
             lists.slots[at] = owner[i];
         }
     }
-    const int last = HEX_CHUNK_WORDS - 1;
-    lists.n_plain   = before[last] + __popc(bits[last]);
-    lists.n_refined = before[HEX_CHUNK_WORDS + last] + __popc(bits[HEX_CHUNK_WORDS + last]);
     __syncthreads();
     return lists;
 }

@@ -10,6 +10,8 @@
 #else
 #    include <cuda_runtime.h>
 #    include <cuda_fp16.h>
+#    include <mutex>
+#    include <vector>
 #    define HEX_LAUNCH(kernel, grid, block, shared, stream, ...) kernel<<<grid, block, shared, stream>>>(__VA_ARGS__)
 #    define HEX_SHARED(name) extern __shared__ __align__(16) char name[]
 #endif
@@ -30,18 +32,42 @@ struct hex_cuda_device {
     size_t shared; // bytes of shared memory that a block can ask for
 };
 
-// More than 48 KB of shared memory have to be asked for.
-template<typename F>
-static inline void hex_allow_shared(F kernel, size_t bytes) {
+// Blocks of a kernel that a multiprocessor holds at once. Lets it ask for that much shared memory, too: more than 48 KB are
+// not to be had otherwise. CUDA is asked once for each kernel, device and size.
 #if defined(HEX_CUDA_ON_CPU)
+static inline int hex_prepare(const void * kernel, int threads, size_t bytes) {
     (void) kernel;
     (void) bytes;
+    return threads <= 128 ? 3 : 1;
+}
 #else
-    if (bytes > 48*1024) {
+static inline int hex_prepare(const void * kernel, int threads, size_t bytes) {
+    struct entry { const void * kernel; int device; size_t bytes; int blocks; };
+    static std::mutex mutex;
+    static std::vector<entry> known;
+    int device = 0;
+    cudaGetDevice(&device);
+    const std::lock_guard<std::mutex> lock(mutex);
+    size_t most = 48*1024; // asked for so far
+    for (const entry & e : known) {
+        if (e.kernel == kernel && e.device == device) {
+            if (e.bytes == bytes) {
+                return e.blocks;
+            }
+            most = e.bytes > most ? e.bytes : most;
+        }
+    }
+    if (bytes > most) {
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
     }
-#endif
+    int blocks = 0;
+    if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, bytes) != cudaSuccess || blocks < 1) {
+        blocks = 1; // a launch that cannot be says so itself
+    }
+    known.push_back({ kernel, device, bytes, blocks });
+    return blocks;
 }
+#endif
 
 static inline void hex_clear(void * p, size_t n, cudaStream_t stream) {
 #if defined(HEX_CUDA_ON_CPU)

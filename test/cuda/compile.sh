@@ -40,8 +40,12 @@ for arch in "${archs[@]}"; do
 done
 # every file of ggml-cuda that a patch touches, to PTX: its own code is short
 while read -r file; do
-    check "$(basename "$file") to PTX" "$LLAMA/$file" -ptx -arch=compute_80
+    for arch in "${archs[@]}"; do
+        check "$(basename "$file") to PTX for compute_$arch" "$LLAMA/$file" -ptx -arch="compute_$arch"
+    done
 done < <(sed -n 's/^+++ b\/\(ggml\/src\/ggml-cuda\/.*\.cu\)$/\1/p' "$ROOT"/patches/0*.patch | sort -u)
+
+check 'bandwidth.cu of the GPU script' "$ROOT/test/gpu/bandwidth.cu" -c -arch=sm_80
 
 # the encoder's arithmetic is IEEE, with one rounding per operation: nothing is fused, flushed or approximated
 read -ra flags <<< "$exact"

@@ -4,6 +4,7 @@
 #include "cuda/hex_attn.cu"
 
 #include "core/check.h"
+#include "core/hex_config.h"
 
 // K, V, queries and weights are rounded to f16: 2^-12 of each, and logits of up to some tens turn that into a few per mille
 // of a weight.
@@ -159,6 +160,49 @@ static void test_scales() {
     check(worst_error <= 3, "rows of every scale are decoded to f16's precision: at most %.2f units off", worst_error);
 }
 
+// Every preset has kernels on a device with the 64 KB of shared memory that Turing has.
+static void test_turing() {
+    rng r { 64 };
+    int bad = 0, n = 0, n_small = 0;
+    worst all;
+    for (const char * preset : { "tiny", "compact", "balanced", "quality" }) {
+        for (const int32_t head : { 64, 128, 256 }) {
+            for (const int32_t n_tps : { 1, 40 }) {
+                hex_params hp;
+                hex_params_preset(&hp, preset);
+                attn_case c;
+                c.sh.head_k = c.sh.head_v = head;
+                c.sh.bits_k = hp.base_k;
+                c.sh.bits_v = hp.base_v;
+                c.sh.refine = hp.refine;
+                c.sh.unbias = hp.unbias;
+                c.sh.n_ring = c.sh.n_heavy = 100;
+                c.sh.n_ctx  = c.n_kv = 2000; // several chunks
+                c.group  = 2;
+                c.n_tps  = n_tps;
+                c.mask   = MASK_CAUSAL;
+                c.frozen = true;
+                attn_data a(c, r);
+                const struct hex_attn at = a.attn();
+                const hex_cuda_device dev = { 1, 65536 };
+                n_small += pick_kernel(at, dev).chunk < HEX_CHUNK;
+                buffer work(hex_attn_ref_work(&at));
+                hex_attn_ref(&at, work.as<void>(), 0);
+                const std::vector<float> ref_out = a.out, ref_mass = a.mass;
+                worst w;
+                if (!run_cuda(a, dev, r) || !compare(a, ref_out, ref_mass, w)) {
+                    describe(n, c, preset, w);
+                    bad++;
+                }
+                all.out = std::max(all.out, w.out), all.row = std::max(all.row, w.row), all.mass = std::max(all.mass, w.mass);
+                n++;
+            }
+        }
+    }
+    check(bad == 0, "64 KB of shared memory serve every preset, head size and number of rows: %d cases, NMSE at most %.1e (row %.1e, mass %.1e)", n, all.out, all.row, all.mass);
+    check(n_small >= 3, "%d of them with chunks of fewer cells", n_small);
+}
+
 // Refused rather than computed wrongly.
 static void test_refused() {
     rng r { 5 };
@@ -180,6 +224,7 @@ int main(int argc, char ** argv) {
     const int n_cases = argc > 1 ? atoi(argv[1]) : sanitized ? 12 : 400;
     test_random(n_cases, sanitized ? 1e4 : 4e4);
     test_scales();
+    test_turing();
     test_refused();
     return check_exit_code();
 }
