@@ -86,9 +86,6 @@ static void list_entries(const run_t * r, int64_t sh) {
     struct hex_entry * sorted = entries_of(r, sh);
     int32_t * start = tile_start_of(r, sh);
 
-    if (r->l.n_slots > 0) {
-        hex_read_ahead(hex_slot(c, (int32_t) (sh/c->n_head_kv), (int32_t) (sh % c->n_head_kv), 0), c->slot_size*(size_t) r->l.n_slots);
-    }
     const int32_t n = hex_refined_entries(c, (int32_t) (sh/c->n_head_kv), (int32_t) (sh % c->n_head_kv), seen, found);
     memset(start, 0, sizeof(int32_t)*(size_t) (r->l.n_tiles + 1));
     for (int32_t e = 0; e < n; e++) {

@@ -199,6 +199,8 @@ static bool is_raw(const struct item * it, const struct unit_tile * u) {
 }
 
 static void list_refined(struct item * it) {
+    const struct hex_cache * c = it->r->c;
+    const char * slot0 = hex_slot(c, it->s, (int32_t) (it->sh % c->n_head_kv), 0);
     const struct hex_entry * entries = entries_of(it->r, it->sh);
     const int32_t * start = tile_start_of(it->r, it->sh);
     int32_t n = 0;
@@ -209,6 +211,10 @@ static void list_refined(struct item * it) {
             it->cols[n]  = col0 + entries[e].cell;
             it->cells[n] = entries[e].cell;
             it->slots[n] = entries[e].slot;
+            const char * slot = slot0 + (size_t) entries[e].slot*c->pool.nb[1];
+            for (size_t at = 0; at < c->slot_size; at += 64) { // they lie scattered
+                __builtin_prefetch(slot + at);
+            }
         }
     }
 }
