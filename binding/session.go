@@ -11,14 +11,14 @@ type Session struct{ p *C.hexkv_session }
 // SessionParams is hexkv_session_params.
 type SessionParams struct {
 	Ctx, Batch, UBatch, Threads int32
-	AllLogits                   bool
+	AllLogits, KVOnHost         bool
 	Cache                       Cache
 }
 
 func (p *SessionParams) c() C.hexkv_session_params {
 	return C.hexkv_session_params{
 		n_ctx: C.int32_t(p.Ctx), n_batch: C.int32_t(p.Batch), n_ubatch: C.int32_t(p.UBatch), n_threads: C.int32_t(p.Threads),
-		n_seq: 1, all_logits: C.bool(p.AllLogits), cache: p.Cache.c(),
+		n_seq: 1, all_logits: C.bool(p.AllLogits), kv_on_host: C.bool(p.KVOnHost), cache: p.Cache.c(),
 	}
 }
 
@@ -104,6 +104,13 @@ type Stats struct {
 	RefinedRing, RefinedHeavy, RefinedStatic, Entries uint64
 	PrefillTokens, PrefillUs, DecodeTokens, DecodeUs  uint64
 	HEX                                               bool
+	GPUs                                              []GPU
+}
+
+// GPU is an element of hexkv_stats.gpus.
+type GPU struct {
+	Name        string
+	KV, Compute uint64
 }
 
 // Stats calls hexkv_get_stats.
@@ -111,12 +118,18 @@ func (s Session) Stats() (Stats, Status) {
 	var o C.hexkv_stats
 	var e C.hexkv_error
 	st := status(C.hexkv_get_stats(s.p, &o, &e), &e)
+	var gpus []GPU
+	for i := range o.gpus {
+		if g := &o.gpus[i]; g.name[0] != 0 {
+			gpus = append(gpus, GPU{C.GoString(&g.name[0]), uint64(g.kv), uint64(g.compute)})
+		}
+	}
 	return Stats{
 		Ctx: int(o.n_ctx), Used: int(o.n_used),
 		BaseK: uint64(o.base_k), BaseV: uint64(o.base_v), Refined: uint64(o.refined), State: uint64(o.state), KV: uint64(o.kv),
 		Compute: uint64(o.compute), Output: uint64(o.output), BitsPerElement: float64(o.bits_per_element),
 		RefinedRing: uint64(o.refined_ring), RefinedHeavy: uint64(o.refined_heavy), RefinedStatic: uint64(o.refined_static),
 		Entries: uint64(o.n_entries), PrefillTokens: uint64(o.prefill_tokens), PrefillUs: uint64(o.prefill_us),
-		DecodeTokens: uint64(o.decode_tokens), DecodeUs: uint64(o.decode_us), HEX: bool(o.hex),
+		DecodeTokens: uint64(o.decode_tokens), DecodeUs: uint64(o.decode_us), HEX: bool(o.hex), GPUs: gpus,
 	}, st
 }

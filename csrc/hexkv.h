@@ -14,19 +14,19 @@ extern "C" {
 typedef enum {
     HEXKV_OK,
     HEXKV_ERR_INTERNAL, // with llama.cpp's last error lines
-    HEXKV_ERR_INVALID, // bad argument
-    HEXKV_ERR_CONFIG, // bad or contradictory settings
-    HEXKV_ERR_NOT_FOUND, // no such file
-    HEXKV_ERR_NOT_GGUF, // directory, empty file, other format
+    HEXKV_ERR_INVALID,
+    HEXKV_ERR_CONFIG, // contradictory settings
+    HEXKV_ERR_NOT_FOUND,
+    HEXKV_ERR_NOT_GGUF, // directory, empty, other format
     HEXKV_ERR_TRUNCATED, // a GGUF without its end
-    HEXKV_ERR_MODEL, // a whole GGUF that llama.cpp cannot run
-    HEXKV_ERR_MEMORY, // does not fit
-    HEXKV_ERR_CONTEXT_FULL, // does not fit; session unchanged
+    HEXKV_ERR_MODEL, // llama.cpp cannot run it
+    HEXKV_ERR_MEMORY,
+    HEXKV_ERR_CONTEXT_FULL, // session unchanged
     HEXKV_ERR_CANCELLED,
     HEXKV_ERR_UTF8,
     HEXKV_ERR_TEMPLATE, // none, or it refuses the messages
     HEXKV_ERR_GRAMMAR, // bad grammar, or a token outside it
-    HEXKV_ERR_NO_LOGITS, // none kept for that row
+    HEXKV_ERR_NO_LOGITS,
     HEXKV_ERR_UNSUPPORTED, // not in this build
 } hexkv_status;
 
@@ -106,6 +106,7 @@ typedef struct {
     int32_t n_threads; // 0 = physical cores
     int32_t n_seq; // 0 or 1
     bool all_logits; // allow HEXKV_LOGITS_ALL
+    bool kv_on_host; // not on the GPU
     hexkv_cache cache;
 } hexkv_session_params;
 
@@ -142,6 +143,7 @@ typedef struct {
     // channels: static is a share of values, not of entries
     uint64_t prefill_tokens, prefill_us, decode_tokens, decode_us; // decode: one at a time
     bool hex;
+    struct { char name[32]; uint64_t kv, compute; } gpus[8]; // what each holds of both
 } hexkv_stats;
 hexkv_status hexkv_get_stats(hexkv_session * s, hexkv_stats * out, hexkv_error * e);
 

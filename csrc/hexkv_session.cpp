@@ -86,6 +86,7 @@ hexkv_status plan_session(const Model & m, const hexkv_session_params & p, Plan 
     cp.n_threads       = p.n_threads ? p.n_threads : std::min(max_threads, std::max(1, common_cpu_get_num_math()));
     cp.n_threads_batch = cp.n_threads;
     cp.swa_full        = false;
+    cp.offload_kqv     = !p.kv_on_host;
     cp.no_perf         = true;
     const ggml_type k = type_of(type_k), v = type_of(type_v);
     if (k == GGML_TYPE_COUNT || v == GGML_TYPE_COUNT) {
@@ -109,10 +110,15 @@ hexkv_status plan_session(const Model & m, const hexkv_session_params & p, Plan 
 
 // ---- memory
 
+struct Device {
+    ggml_backend_dev_t dev;
+    uint64_t kv, compute;
+};
+
 struct Use {
     uint64_t kv = 0, compute = 0, model = 0;
-    uint64_t host = 0;                                            // kv and compute in main memory
-    std::vector<std::pair<ggml_backend_dev_t, uint64_t>> devices; // and elsewhere
+    uint64_t host = 0;           // kv and compute in main memory
+    std::vector<Device> devices; // and elsewhere
 };
 
 Use use_of(const llama_context * ctx) {
@@ -125,7 +131,12 @@ Use use_of(const llama_context * ctx) {
         if (!dev || ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_CPU) {
             use.host += b.context + b.compute;
         } else {
-            use.devices.emplace_back(dev, b.context + b.compute);
+            auto it = std::find_if(use.devices.begin(), use.devices.end(), [&](const Device & d) { return d.dev == dev; });
+            if (it == use.devices.end()) { // a device can have several types of buffers
+                it = use.devices.insert(it, { dev, 0, 0 });
+            }
+            it->kv      += b.context;
+            it->compute += b.compute;
         }
     }
     return use;
@@ -307,11 +318,11 @@ hexkv_status check_memory(Model & m, const Plan & plan, hexkv_error * e) {
     if (est.available && use.host > est.available) {
         return too_large(plan, use.host, est.available, "", e);
     }
-    for (const auto & [dev, need] : use.devices) {
+    for (const Device & d : use.devices) {
         size_t free = 0, total = 0;
-        ggml_backend_dev_memory(dev, &free, &total);
-        if (total && need > free) {
-            return too_large(plan, need, free, (std::string(" on ") + ggml_backend_dev_name(dev)).c_str(), e);
+        ggml_backend_dev_memory(d.dev, &free, &total);
+        if (total && d.kv + d.compute > free) {
+            return too_large(plan, d.kv + d.compute, free, (std::string(" on ") + ggml_backend_dev_name(d.dev)).c_str(), e);
         }
     }
     return HEXKV_OK;
@@ -557,6 +568,16 @@ hexkv_status hexkv_get_stats(hexkv_session * s, hexkv_stats * out, hexkv_error *
         out->n_used         = s->n_past;
         out->kv             = use.kv;
         out->compute        = use.compute;
+        const size_t max_gpus = sizeof(out->gpus) / sizeof(out->gpus[0]);
+        for (size_t i = 0, n = 0; i < use.devices.size() && n < max_gpus; i++) {
+            const Device & d = use.devices[i];
+            if (d.kv + d.compute > 0) {
+                copy(out->gpus[n].name, ggml_backend_dev_name(d.dev));
+                out->gpus[n].kv      = d.kv;
+                out->gpus[n].compute = d.compute;
+                n++;
+            }
+        }
         out->output         = output_bytes(*s->model, static_cast<uint32_t>(std::max(1, s->max_rows)));
         out->prefill_tokens = s->prefill_tokens;
         out->prefill_us     = s->prefill_us;

@@ -18,6 +18,7 @@ type SessionOptions struct {
 	UBatchSize  int    // tokens computed at once, 0 = 512; smaller lets compression act within a prompt
 	Threads     int    // 0 = physical cores
 	AllLogits   bool   // allow [Session.DecodeAll]; costs compute memory
+	KVOnHost    bool   // keep the cache and its attention off the GPU
 	Cache       Config // the zero value is stock f16
 }
 
@@ -40,7 +41,7 @@ func (o *SessionOptions) params(op string) (binding.SessionParams, error) {
 		}
 		*f.to = int32(f.from)
 	}
-	p.AllLogits = o.AllLogits
+	p.AllLogits, p.KVOnHost = o.AllLogits, o.KVOnHost
 	var err error
 	p.Cache, err = o.Cache.binding()
 	return p, err

@@ -19,6 +19,7 @@ type Stats struct {
 	Compute        uint64 // bytes of compute buffers
 	Output         uint64 // bytes of logits
 	BitsPerElement float64
+	GPUs           []GPU // what they hold of KV and Compute; the rest is in main memory
 
 	// Refined entries, each one (layer, KV head, cell), by the reason they are refined; Entries are all in use.
 	RefinedRing, RefinedHeavy, RefinedStatic, Entries uint64
@@ -33,12 +34,22 @@ type Stats struct {
 	DecodeTime    time.Duration
 }
 
+// GPU says what one device holds of a session, in bytes.
+type GPU struct {
+	Name        string
+	KV, Compute uint64
+}
+
 func statsOf(b binding.Stats) Stats {
+	var gpus []GPU
+	for _, g := range b.GPUs {
+		gpus = append(gpus, GPU(g))
+	}
 	return Stats{
 		ContextSize: b.Ctx, Used: b.Used, HEX: b.HEX,
 		BaseK: b.BaseK, BaseV: b.BaseV, Refined: b.Refined, State: b.State, KV: b.KV, Compute: b.Compute, Output: b.Output,
-		BitsPerElement: b.BitsPerElement,
-		RefinedRing:    b.RefinedRing, RefinedHeavy: b.RefinedHeavy, RefinedStatic: b.RefinedStatic, Entries: b.Entries,
+		BitsPerElement: b.BitsPerElement, GPUs: gpus,
+		RefinedRing: b.RefinedRing, RefinedHeavy: b.RefinedHeavy, RefinedStatic: b.RefinedStatic, Entries: b.Entries,
 		PrefillTokens: int(b.PrefillTokens), PrefillTime: time.Duration(b.PrefillUs) * time.Microsecond,
 		DecodeTokens: int(b.DecodeTokens), DecodeTime: time.Duration(b.DecodeUs) * time.Microsecond,
 	}

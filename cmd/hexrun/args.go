@@ -11,6 +11,7 @@ var singleDash = map[string]bool{
 	"m": true, "c": true, "b": true, "ub": true, "t": true, "ngl": true, "n": true, "p": true, "f": true, "s": true,
 	"ctk": true, "ctv": true, "sys": true, "d": true, "r": true, "o": true, "v": true, "h": true,
 	"fa": true, "cnv": true, "no-cnv": true, "e": true, "hf": true, "hff": true, "mu": true, "i": true, "co": true,
+	"nkvo": true, "sm": true, "ts": true, "mg": true, "dev": true,
 }
 
 // dashed writes a flag as users type it.

@@ -19,7 +19,7 @@ import (
 
 func chatCommand(e *env) *cli.Command {
 	flags := append(modelFlags(), contextFlags(4096)...)
-	flags = append(flags, cacheFlags()...)
+	flags = append(append(flags, offloadFlag()), cacheFlags()...)
 	flags = append(flags, samplingFlags()...)
 	flags = append(flags, promptFlags("the first message")...)
 	flags = append(flags, &cli.BoolFlag{Name: "conversation", Aliases: []string{"cnv"}, Category: aboutPrompt,

@@ -17,6 +17,8 @@ var elsewhere = map[string]string{
 	"mirostat":     "use --temp, --top-k, --top-p or --min-p",
 	"hex":          useCaches, "cache-type-k": useCaches, "cache-type-v": useCaches, "ctk": useCaches, "ctv": useCaches,
 	"f": useFile, "file": useFile,
+	"sm": useSplit, "split-mode": useSplit, "ts": useSplit, "tensor-split": useSplit, "mg": useSplit, "main-gpu": useSplit, "dev": useSplit, "device": useSplit,
+	"nkvo": noOffload, "no-kv-offload": noOffload,
 	"color": "hexrun prints no colours; leave it out", "co": "hexrun prints no colours; leave it out",
 }
 
@@ -25,6 +27,8 @@ const (
 	useChat     = "use hexrun chat to talk to the model"
 	useCaches   = "caches to measure are named in a list, as in --caches f16,q8_0/q4_0,hex:tiny; hexrun info plans all presets"
 	useFile     = "to give a file to the model, use hexrun run -f FILE, or /read FILE in hexrun chat"
+	useSplit    = "hexrun splits layers over all GPUs by their free memory; choose GPUs by CUDA_VISIBLE_DEVICES, or use llama-server or llama-completion"
+	noOffload   = "only hexrun run and hexrun chat take it; use -ngl 0 to measure without a GPU"
 	noFlash     = "this command does not compute; leave it out"
 )
 

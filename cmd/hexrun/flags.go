@@ -83,6 +83,10 @@ func contextFlags(size int) []cli.Flag {
 	}
 }
 
+func offloadFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "no-kv-offload", Aliases: []string{"nkvo"}, Category: aboutModel, Usage: "keep the cache and its attention off the GPU"}
+}
+
 func cacheFlags() []cli.Flag {
 	presets := strings.Join(hexkv.Presets(), ", ")
 	fromPreset := "from the preset"

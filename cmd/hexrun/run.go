@@ -20,7 +20,7 @@ Without --hex the cache is the stock f16 one.`
 
 func runCommand(e *env) *cli.Command {
 	flags := append(modelFlags(), contextFlags(4096)...)
-	flags = append(flags, cacheFlags()...)
+	flags = append(append(flags, offloadFlag()), cacheFlags()...)
 	flags = append(flags, samplingFlags()...)
 	flags = append(flags, promptFlags("the prompt")...)
 	flags = append(flags,

@@ -44,7 +44,7 @@ func sessionOptions(cmd *cli.Command) (*hexkv.SessionOptions, error) {
 	}
 	o := &hexkv.SessionOptions{
 		ContextSize: cmd.Int("ctx-size"), BatchSize: cmd.Int("batch-size"), UBatchSize: cmd.Int("ubatch-size"),
-		Threads: max(0, cmd.Int("threads")), Cache: cache,
+		Threads: max(0, cmd.Int("threads")), KVOnHost: cmd.Bool("no-kv-offload"), Cache: cache,
 	}
 	if o.BatchSize < 1 || o.UBatchSize < 1 {
 		return nil, usagef("-b %d -ub %d: use 1 or more", o.BatchSize, o.UBatchSize)

@@ -27,11 +27,20 @@ func writeStats(w io.Writer, s hexkv.Stats, replied int) {
 	speed("reply", replied, s.DecodeRate())
 	fmt.Fprintf(w, "%-8s %s of %s tokens\n", "context", human.Count(s.Used), human.Count(s.ContextSize))
 	fmt.Fprintf(w, "%-8s %s\n", "cache", cacheLine(s))
-	fmt.Fprintf(w, "%-8s base K %s, base V %s", "tiers", human.Bytes(s.BaseK), human.Bytes(s.BaseV))
-	if s.Refined > 0 || s.State > 0 {
-		fmt.Fprintf(w, ", refined %s, state %s", human.Bytes(s.Refined), human.Bytes(s.State))
+	fmt.Fprintf(w, "%-8s %s\n", "tiers", tiers(s, 1))
+	onHost := s.KV
+	for _, g := range s.GPUs {
+		part := float64(g.KV) / float64(max(1, s.KV)) // a layer lies on one device, with all of its tiers
+		fmt.Fprintf(w, "%-8s %s", g.Name, human.Bytes(g.KV+g.Compute))
+		if g.KV > 0 {
+			fmt.Fprintf(w, ": %s", tiers(s, part))
+		}
+		fmt.Fprintf(w, ", buffers %s\n", human.Bytes(g.Compute))
+		onHost -= min(onHost, g.KV)
 	}
-	fmt.Fprintln(w)
+	if len(s.GPUs) > 0 && onHost > 0 {
+		fmt.Fprintf(w, "%-8s %s of the cache\n", "host", human.Bytes(onHost))
+	}
 	if s.HEX && s.Entries > 0 {
 		share := func(n uint64) string { return human.Percent(float64(n) / float64(s.Entries)) }
 		backbone := ", backbone " + share(s.RefinedStatic)
@@ -41,6 +50,16 @@ func writeStats(w io.Writer, s hexkv.Stats, replied int) {
 		fmt.Fprintf(w, "%-8s %s of the entries: recent and sinks %s, heavy hitters %s%s\n", "refined",
 			share(s.RefinedEntries()), share(s.RefinedRing), share(s.RefinedHeavy), backbone)
 	}
+}
+
+// tiers says what each tier takes of a part of the cache.
+func tiers(s hexkv.Stats, part float64) string {
+	size := func(n uint64) string { return human.Bytes(uint64(math.Round(float64(n) * part))) }
+	line := fmt.Sprintf("base K %s, base V %s", size(s.BaseK), size(s.BaseV))
+	if s.Refined > 0 || s.State > 0 {
+		line += fmt.Sprintf(", refined %s, state %s", size(s.Refined), size(s.State))
+	}
+	return line
 }
 
 // cacheLine says what the cache takes, and what stock caches would.

@@ -38,3 +38,17 @@ func TestStockBytes(t *testing.T) {
 		assert.Contains(t, line, "(f16 11.3 MiB, q8_0 6.0 MiB, q4_0 3.2 MiB)")
 	}
 }
+
+// What GPUs hold is shown where there are any, by tier.
+func TestGPUBytes(t *testing.T) {
+	const mib = 1 << 20
+	s := hexkv.Stats{BaseK: 40 * mib, BaseV: 20 * mib, Refined: 30 * mib, State: 10 * mib, KV: 100 * mib, Compute: 60 * mib}
+	assert.NotContains(t, statsText(s, 0), "host")
+	s.GPUs = []hexkv.GPU{{Name: "CUDA0", KV: 50 * mib, Compute: 40 * mib}, {Name: "CUDA1", KV: 50 * mib, Compute: 20 * mib}}
+	assert.Contains(t, statsText(s, 0), "tiers    base K 40.0 MiB, base V 20.0 MiB, refined 30.0 MiB, state 10.0 MiB\n"+
+		"CUDA0    90.0 MiB: base K 20.0 MiB, base V 10.0 MiB, refined 15.0 MiB, state 5.0 MiB, buffers 40.0 MiB\n"+
+		"CUDA1    70.0 MiB: base K 20.0 MiB, base V 10.0 MiB, refined 15.0 MiB, state 5.0 MiB, buffers 20.0 MiB\n")
+	assert.NotContains(t, statsText(s, 0), "host")
+	s.GPUs = []hexkv.GPU{{Name: "CUDA0", Compute: 40 * mib}} // --no-kv-offload
+	assert.Contains(t, statsText(s, 0), "CUDA0    40.0 MiB, buffers 40.0 MiB\nhost     100.0 MiB of the cache\n")
+}
