@@ -5,6 +5,7 @@
 
 struct llama_hex_access {
     static llama_kv_hex * tier(const llama_kv_cache & kv)               { return kv.hex.get(); }
+    static const llama_kv_hex * tier_of(const llama_memory_context_i * mctx);
     static const llama_kv_cells_vec & cells(const llama_kv_cache & kv)  { return kv.v_cells; }
     static const llama_model   & model(const llama_kv_cache & kv)       { return kv.model; }
     static const llama_hparams & hparams(const llama_kv_cache & kv)     { return kv.hparams; }

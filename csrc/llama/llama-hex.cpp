@@ -303,7 +303,10 @@ void llama_hex_attach(llama_memory_i * memory, const hex_params & params) {
     llama_hex_stats st = {};
     llama_hex_access::stats(*kv, st);
     log_bytes(st);
-    if (const auto * tier = llama_hex_access::tier(*kv)) {
+    if (auto * tier = llama_hex_access::tier(*kv)) {
+        // the layers of a sliding window get the same positions, and their cache is stock's, which turns its rows
+        const bool shared = iswa_cache(memory), absolute = llama_hex_access::model(*kv).pos_embd;
+        tier->set_rope(llama_hex_access::hparams(*kv).rope_type != LLAMA_ROPE_TYPE_NONE, !shared && !absolute);
         log_plan(tier->get_plan(), params);
     }
 }
@@ -423,6 +426,22 @@ ggml_tensor * llama_hex_access::build_attn(const llm_graph_context & g, const ll
 ggml_tensor * llama_hex_build_attn(const llm_graph_context & graph, const llama_kv_cache_context * mctx, ggml_tensor * q,
         ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * kq_b, ggml_tensor * mask, ggml_tensor * sinks, float scale, int il) {
     return llama_hex_access::build_attn(graph, *mctx, q, k_cur, v_cur, kq_b, mask, sinks, scale, il);
+}
+
+const llama_kv_hex * llama_hex_access::tier_of(const llama_memory_context_i * mctx) {
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_context *>(mctx)) {
+        mctx = hybrid->get_attn();
+    }
+    const auto * kv = dynamic_cast<const llama_kv_cache_context *>(mctx);
+    return kv ? kv->kv->hex.get() : nullptr;
+}
+
+const llama_kv_hex * llama_hex_of(const llama_memory_context_i * mctx) {
+    return llama_hex_access::tier_of(mctx);
+}
+
+const int32_t * llama_hex_positions(const llama_kv_hex * tier, const llama_ubatch & ubatch, std::vector<int32_t> & buf) {
+    return tier ? tier->rope_positions(ubatch, buf) : ubatch.pos;
 }
 
 //

@@ -1,15 +1,20 @@
 // Context shift of a HEX cache. Stock llama.cpp turns the stored K rows in place; here a row is decoded with its
-// residual and mean, turned in full precision, and coded again. Only cells that move are touched.
+// residual and mean, turned in full precision, and coded again. Only cells that move against the others are touched.
 
 #include "llama-kv-hex-rows.h"
 #include "llama-hex-access.h"
 
+#include "llama-batch.h"
 #include "llama-context.h"
 #include "llama-graph.h"
 #include "llama-impl.h"
 #include "llama-model.h"
 
 #include <algorithm>
+#include <bitset>
+#include <cstdlib>
+
+static constexpr int32_t FRAME_MAX = 1 << 15; // farther out the angles of RoPE, in floats, get coarse
 
 static constexpr size_t CELLS_PER_STEP = 2048; // of one graph, so that its memory does not grow with the context
 
@@ -60,6 +65,67 @@ static bool turn(const llama_kv_cache & kv, llama_context * lctx, uint32_t il, i
     return true;
 }
 
+void llama_kv_hex::set_rope(bool has_rope, bool fr) {
+    rope   = has_rope;
+    frames = has_rope && fr;
+}
+
+const int32_t * llama_kv_hex::rope_positions(const llama_ubatch & ubatch, std::vector<int32_t> & buf) const {
+    if (std::all_of(rings.begin(), rings.end(), [](const stream_ring & ring) { return ring.frame == 0; })) {
+        return ubatch.pos;
+    }
+    buf.assign(ubatch.pos, ubatch.pos + ubatch.n_tokens);
+    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+        buf[i] += rings[n_stream > 1 ? ubatch.seq_id[i][0] : 0].frame;
+    }
+    return buf.data();
+}
+
+bool llama_kv_hex::has_turns() const {
+    return std::any_of(rings.begin(), rings.end(), [](const stream_ring & ring) { return !ring.turns.empty(); });
+}
+
+std::vector<int32_t> llama_kv_hex::take_turns(uint32_t strm, const llama_kv_cells & cells) {
+    stream_ring & ring = rings[strm];
+    std::vector<int32_t> res(cells.size());
+    std::map<int32_t, size_t> alike = { { 0, 0 } }; // cells by their turn
+    for (uint32_t i = 0; i < cells.size(); ++i) {
+        if (!cells.is_empty(i)) {
+            const auto it = ring.turns.find(i);
+            res[i] = cells.get_shift(i) + (it == ring.turns.end() ? 0 : it->second);
+            alike[res[i]]++;
+        }
+    }
+    ring.turns.clear();
+
+    int32_t common = 0;
+    for (const auto & [turn, n] : alike) {
+        if (frames && n > alike[common]) {
+            common = turn;
+        }
+    }
+    // not at the cost of a sequence that has not moved
+    std::bitset<LLAMA_MAX_SEQ> seqs;
+    for (uint32_t i = 0; i < cells.size(); ++i) {
+        if (!cells.is_empty(i) && res[i] == common) {
+            seqs |= cells.seq_get_all(i);
+        }
+    }
+    for (uint32_t i = 0; i < cells.size(); ++i) {
+        if (!cells.is_empty(i) && (cells.seq_get_all(i) & seqs).none()) {
+            common = 0;
+        }
+    }
+    if (std::abs((int64_t) ring.frame - common) > FRAME_MAX) {
+        common = ring.frame; // back to where it began, once in a long time
+    }
+    ring.frame -= common;
+    for (uint32_t i = 0; i < cells.size(); ++i) {
+        res[i] -= cells.is_empty(i) ? 0 : common;
+    }
+    return res;
+}
+
 static void add_mean(llama_hex_rows & stored, int32_t h, float sign, float * x, int32_t n) {
     if (const float * mean = stored.mean(h)) {
         for (int32_t d = 0; d < n; ++d) {
@@ -75,9 +141,10 @@ bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx) {
 
     const auto & v_cells = llama_hex_access::cells(kv);
     for (uint32_t s = 0; s < v_cells.size(); ++s) {
+        const std::vector<int32_t> turns = tier.take_turns(s, v_cells[s]);
         std::vector<uint32_t> moved;
-        for (uint32_t i = 0; i < v_cells[s].size(); ++i) {
-            if (!v_cells[s].is_empty(i) && v_cells[s].get_shift(i) != 0) {
+        for (uint32_t i = 0; i < turns.size(); ++i) {
+            if (turns[i] != 0) {
                 moved.push_back(i);
             }
         }
@@ -94,7 +161,7 @@ bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx) {
                 const auto row = [&](size_t i, int32_t h) { return rows.data() + (i*l.n_head_kv + h)*l.head_k; };
 
                 for (size_t i = 0; i < n; ++i) {
-                    shifts[i] = v_cells[s].get_shift(moved[at + i]);
+                    shifts[i] = turns[moved[at + i]];
                     for (int32_t h = 0; h < l.n_head_kv; ++h) {
                         stored.read(h, moved[at + i], row(i, h));
                         add_mean(stored, h, 1, row(i, h), l.head_k);

@@ -13,12 +13,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
 
 static constexpr uint32_t STATE_MAGIC   = 0x54584548; // "HEXT"
-static constexpr uint32_t STATE_VERSION = 2; // 2: a checksum behind the state (llama-hex-io.h)
+static constexpr uint32_t STATE_VERSION = 2; // 2: a checksum behind the state (llama-hex-io.h), turns
 static constexpr float    MAX_ROWS      = 1 << 24; // of n_mean: a sum of keys is no larger than this many keys
 
 struct state_header {
@@ -66,7 +67,7 @@ static T get(llama_io_read_i & io) {
     return x;
 }
 
-void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::vector<uint32_t> & saved) const {
+void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::vector<uint32_t> & saved, const llama_kv_cells & cells) const {
     refuse_channels(graph);
     std::vector<int32_t> index(plan.n_ctx, -1); // of a cell in the saved list
     for (size_t i = 0; i < saved.size(); ++i) {
@@ -90,6 +91,11 @@ void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::
             plan.n_ring, plan.n_heavy, (int32_t) saved.size(), (int32_t) ring.size() });
     for (const auto & e : ring) {
         put(io, e);
+    }
+    for (const uint32_t cell : saved) { // the position of its RoPE, less its own
+        const auto it = rings[strm].turns.find(cell);
+        const int32_t turn = cells.get_shift(cell) + (it == rings[strm].turns.end() ? 0 : it->second);
+        put(io, rope ? rings[strm].frame - turn : 0);
     }
 
     const size_t slot_size = hex_slot_size(params.refine, layers[0].head_k, layers[0].head_v);
@@ -199,6 +205,25 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
         }
     }
 
+    // other tokens keep their codes, and so the mean that those are relative to and the frame that they are in
+    const bool alone = (int32_t) cells.get_used() == n;
+
+    std::vector<int32_t> frame(n);
+    io.read(frame.data(), frame.size()*sizeof(int32_t));
+    if (!std::all_of(frame.begin(), frame.end(), [](int32_t x) { return std::abs((int64_t) x) < 1 << 30; })) {
+        mismatch("its frames are damaged");
+    }
+    if (alone) {
+        ring.frame = frames ? frame[0] : 0;
+        ring.turns.clear();
+    }
+    for (int32_t i = 0; i < n; ++i) {
+        ring.turns.erase(placed[i]);
+        if (rope && frame[i] != ring.frame) {
+            ring.turns[placed[i]] = ring.frame - frame[i];
+        }
+    }
+
     // nothing on the device changes before all of it has been read and found good
     struct change {
         ggml_tensor * tensor;
@@ -206,9 +231,6 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
         std::vector<uint8_t> data;
     };
     std::vector<change> changes;
-
-    // other tokens keep their codes, and so the mean that those are relative to
-    const bool alone = (int32_t) cells.get_used() == n;
 
     for (size_t il = 0; il < layers.size(); ++il) {
         const layer & l = layers[il];

@@ -65,6 +65,8 @@ void llama_kv_hex::create_tensors(size_t ikv, ggml_context * ctx) {
 
 void llama_kv_hex::reset_ring(stream_ring & ring) const {
     ring.seqs.clear();
+    ring.frame = 0;
+    ring.turns.clear();
     ring.free.resize(plan.n_ring);
     for (int32_t i = 0; i < plan.n_ring; ++i) {
         ring.free[i] = plan.n_ring - 1 - i;
@@ -88,7 +90,9 @@ void llama_kv_hex::copy_stream(uint32_t ssrc, uint32_t sdst) {
 
     // with several streams, stream s holds sequence s and no other
     reset_ring(rings[sdst]);
-    rings[sdst].free = rings[ssrc].free;
+    rings[sdst].free  = rings[ssrc].free;
+    rings[sdst].frame = rings[ssrc].frame;
+    rings[sdst].turns = rings[ssrc].turns;
     const auto it = rings[ssrc].seqs.find(ssrc);
     if (it != rings[ssrc].seqs.end()) {
         rings[sdst].seqs[sdst] = it->second;

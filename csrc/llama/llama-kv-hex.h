@@ -61,14 +61,26 @@ public:
     //
 
     // Writes the tier of the cells `saved`.
-    void state_write(llama_io_write_i & io, uint32_t strm, const std::vector<uint32_t> & saved) const;
+    void state_write(llama_io_write_i & io, uint32_t strm, const std::vector<uint32_t> & saved, const llama_kv_cells & cells) const;
     // Reads it back for the same cells, which are at `placed` now; seq_id -1: they keep their sequences.
     void state_read(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & placed, llama_seq_id seq_id, const llama_kv_cells & cells);
 
     // Finishes what a restore has left to do; before stored rows are read or moved.
     void apply_moves();
 
+    //
+    // context shifts (llama-kv-hex-shift.cpp)
+    //
+
     bool can_shift() const { return graph.kind != HEX_BACKBONE_CHANNELS; }
+
+    // Coding a row again costs precision, so as few as possible are turned. Each stream has a frame: its rows are stored with
+    // RoPE of the position of their cell plus the frame. Where most cells move alike, the frame moves the other way and the
+    // others of these sequences are turned; attention sees differences only.
+    void set_rope(bool has_rope, bool frames);
+    const int32_t * rope_positions(const llama_ubatch & ubatch, std::vector<int32_t> & buf) const; // of new rows
+    bool has_turns() const;                                                  // restored rows that are in another frame
+    std::vector<int32_t> take_turns(uint32_t strm, const llama_kv_cells & cells); // of each cell; moves the frame
     bool shift_failed = false; // and nobody has been told yet
 
     //
@@ -114,9 +126,14 @@ private:
     struct stream_ring {
         std::map<llama_seq_id, seq_ring> seqs;
         std::vector<int32_t>             free; // slots, taken from the back
+
+        int32_t frame = 0;
+        std::map<uint32_t, int32_t> turns; // of cells that are not in the frame, besides what llama_kv_cells notes as their shift
     };
 
     const hex_params params;
+    bool             rope   = false; // of any kind
+    bool             frames = false; // the positions that RoPE gets come from rope_positions, for all layers
     hex_plan         plan  = {};
     hex_graph        graph = {};
     const uint32_t   n_stream;
@@ -171,6 +188,10 @@ bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx);
 bool llama_hex_shift_failed(llama_memory_i * memory);
 
 bool llama_hex_has_tier(llama_memory_i * memory);
+
+// The tier of a graph's memory, if its rows have a frame, and the positions that its RoPE gets.
+const llama_kv_hex * llama_hex_of(const llama_memory_context_i * mctx);
+const int32_t * llama_hex_positions(const llama_kv_hex * tier, const llama_ubatch & ubatch, std::vector<int32_t> & buf);
 
 // True, with the reason logged, for a memory whose HEX positions cannot be moved. Asked before any part of it moves.
 bool llama_hex_refuses(llama_memory_i * memory, const char * what);

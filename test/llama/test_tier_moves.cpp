@@ -141,6 +141,77 @@ static void into_company(const llama_model * model, int n_vocab) {
     }
 }
 
+// ---- frames: rows that move together are not coded again
+
+static void frames(const llama_model * model, int n_vocab) {
+    // everything moves, far enough that the frame must go back; all rows refined, so turned rows and others are the f16 result
+    twin t(model, {}, all_refined(32), false);
+    t.prompt(0, 100, 25);
+    for (int i = 0; i < 8; i++) {
+        const int by = i % 4 == 3 ? -30000 : 15000;
+        for (const bool hex : { false, true }) {
+            llama_memory_seq_add(t.mem(hex), 0, 0, -1, by);
+        }
+        for (auto & c : t.seqs[0]) {
+            c.pos += by;
+        }
+        t.prompt(0, 5, 1);
+    }
+    check(t.ok() && t.max_kl < 1e-3, "moved by 15000 and more: KL at most %.1e%s%s", t.max_kl, t.ok() ? "" : "; ", t.why().c_str());
+
+    // moved and not: the same codes, so the same logits but for the rounding of RoPE
+    setup two;
+    two.n_seq = 2;
+    for (const bool neighbour : { false, true }) {
+        const hex_params p = preset("tiny");
+        const context_ptr a = make(model, two, p), b = make(model, two, p);
+        std::vector<float> la, lb;
+        for (const auto & c : { &a, &b }) {
+            decode(c->get(), text(1, 150), nullptr);
+            if (neighbour) {
+                decode(c->get(), text(2, 50, 0, 1), nullptr);
+            }
+        }
+        llama_memory_seq_add(llama_get_memory(a.get()), 0, 0, -1, 77);
+        decode(a.get(), text(3, 1, neighbour ? 50 : 150 + 77, neighbour), &la);
+        decode(b.get(), text(3, 1, neighbour ? 50 : 150,      neighbour), &lb);
+        const double kl = kl_divergence(la.data(), lb.data(), n_vocab);
+        check(neighbour ? la == lb : kl < 1e-5, "tiny: %s, KL %.1e", neighbour ? "a sequence beside the one that moved reads the same" : "all rows moved, none was coded again", kl);
+    }
+
+    // states between caches whose frames differ, alone and beside another sequence
+    for (const bool beside : { false, true }) {
+        const hex_params p = all_refined(0);
+        const context_ptr a = make(model, two, p), b = make(model, two, p);
+        std::vector<float> logits;
+        decode(a.get(), text(1, 80), &logits);
+        llama_memory_seq_add(llama_get_memory(a.get()), 0, 4, -1, 33);
+        decode(a.get(), text(4, 1, 113), &logits);
+        if (beside) {
+            decode(b.get(), text(2, 60, 0, 1), &logits);
+        }
+        bool same;
+        const bool read = load(b.get(), save(a.get(), 0), 0);
+        const auto again = save(b.get(), 0); // before a decode has turned its rows
+        const double kl = read ? continue_both(a.get(), b.get(), n_vocab, 114, 0, &same) : INFINITY;
+        const context_ptr c = make(model, two, p), d = make(model, two, p);
+        const bool twice = load(c.get(), again, 0) && load(d.get(), save(a.get(), 0), 0);
+        const double kl_twice = twice ? continue_both(d.get(), b.get(), n_vocab, 144, 0, &same) : INFINITY;
+        check(read && twice && kl < 1e-3 && kl_twice < 1e-3 && (beside || same), "a state of a moved cache%s: KL at most %.1e and %.1e",
+              beside ? ", beside another sequence" : "", kl, kl_twice);
+    }
+    // saved between a move and the decode that turns the rows
+    const context_ptr a = make(model, {}, all_refined(32)), b = make(model, {}, all_refined(32));
+    std::vector<float> logits;
+    decode(a.get(), text(1, 80), &logits);
+    llama_memory_seq_rm(llama_get_memory(a.get()), 0, 4, 30);
+    llama_memory_seq_add(llama_get_memory(a.get()), 0, 30, -1, -26);
+    bool same;
+    const bool read = load(b.get(), save(a.get(), 0), 0);
+    const double kl = read ? continue_both(a.get(), b.get(), n_vocab, 54, 0, &same) : INFINITY;
+    check(read && kl < 1e-3, "a state saved before its moved rows were turned: KL at most %.1e", kl);
+}
+
 // Damaged and foreign states: refused, and the cache is empty and usable.
 static void damaged(const llama_model * model) {
     const hex_params p = preset("balanced");
@@ -198,6 +269,7 @@ int main(void) {
         shifts(model.get());
         round_trips(model.get(), n_vocab);
         into_company(model.get(), n_vocab);
+        frames(model.get(), n_vocab);
         damaged(model.get());
     }
     llama_backend_free();

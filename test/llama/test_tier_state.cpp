@@ -153,10 +153,18 @@ static void self_extend(const llama_model * model, int ga_n, int ga_w) {
             ga_i += ga_w/ga_n;
             n_calls += 3;
         }
+        std::map<int, int> alike = { { 0, 0 } };
+        int common = 0; // rows that most others move with stay as they are
+        for (const int s : shift) {
+            alike[s]++;
+        }
+        for (const auto & [s, n] : alike) {
+            common = n > alike[common] ? s : common;
+        }
         for (size_t i = 0; i < pos.size(); i++) {
             t.seqs[0][i].pos = pos[i];
-            if (shift[i] != 0) {
-                t.rows.turn((int) i, shift[i]);
+            if (shift[i] != common) {
+                t.rows.turn((int) i, shift[i] - common);
                 n_turned++;
             }
         }
