@@ -315,14 +315,14 @@ INLINE void pv_some(int nq, const struct weights * w, int q0, const uint8_t * ti
     if (!any) {
         return;
     }
-    __m512i high[2][4], low[2][4];
+    __m512i high[3][4], low[3][4];
     for (int q = 0; q < nq; q++) {
         for (int m = 0; m < 4; m++) {
             high[q][m] = low[q][m] = _mm512_setzero_si512();
         }
     }
     for (int j = 0; j < n; j += 4, tile += 256) {
-        __m512i h[2], l[2];
+        __m512i h[3], l[3];
         for (int q = 0; q < nq; q++) {
             h[q] = four(w->hi[q0 + q] + j);
             l[q] = four(w->lo[q0 + q] + j);
@@ -379,11 +379,13 @@ AVX512 static void pv(const uint8_t * tile, const float * scales, int n, int n_b
         for (; coarse && q < n_q; q += 4) {
             pv_coarse(4, &w, q, tile, n, out + (size_t) q*out_stride, out_stride);
         }
-        for (; q + 2 <= n_q; q += 2) {
-            pv_some(2, &w, q, tile, n, out + (size_t) q*out_stride, out_stride);
-        }
-        if (q < n_q) {
-            pv_some(1, &w, q, tile, n, out + (size_t) q*out_stride, out_stride);
+        while (q < n_q) {
+            float * o = out + (size_t) q*out_stride;
+            switch (n_q - q) {
+                case 1:  pv_some(1, &w, q, tile, n, o, out_stride); q += 1; break;
+                case 3:  pv_some(3, &w, q, tile, n, o, out_stride); q += 3; break; // as many as registers hold
+                default: pv_some(2, &w, q, tile, n, o, out_stride); q += 2; break;
+            }
         }
     }
 }
