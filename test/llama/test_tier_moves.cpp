@@ -38,6 +38,26 @@ static void shifts(const llama_model * model) {
         check(t.ok() && t.max_kl < 1e-3, "ten shifts, all refined, mean of %d rows: KL at most %.1e%s%s", n_mean, t.max_kl,
               t.ok() ? "" : "; ", t.why().c_str());
     }
+    { // beside a sliding window, whose cache turns its rows, there is no frame
+        tiny_model shape;
+        shape.arch = "gemma2", shape.n_layer = 4;
+        const model_ptr window = load_tiny(shape);
+        twin still(window.get(), {}, all_refined(32), false), moved(window.get(), {}, all_refined(32), false);
+        still.swa = moved.swa = true;
+        still.prompt(0, 120, 40);
+        moved.prompt(0, 120, 40);
+        for (int i = 0; i < 10; i++) {
+            shift(moved, 4, 20);
+            still.remove(0, 104, -1);
+            if (moved.length(0) == 0 || still.length(0) == 0) {
+                break;
+            }
+            still.prompt(0, 16, 1);
+            moved.prompt(0, 16, 1);
+        }
+        check(moved.ok() && moved.length(0) == 120 && moved.mean_kl() < 3*still.mean_kl() + 1e-5, "ten shifts, sliding window, all refined: mean KL %.1e, without shifts %.1e%s%s",
+              moved.mean_kl(), still.mean_kl(), moved.ok() ? "" : "; ", moved.why().c_str());
+    }
     for (const char * name : { "balanced", "tiny" }) { // rows without a residual are coded anew at each shift
         twin still(model, {}, preset(name), false), moved(model, {}, preset(name), false);
         still.prompt(0, 120, 40);
