@@ -131,6 +131,6 @@ for status in 0 1; do # a step that is one test: go vet, by a go that only exits
 done
 
 # scripts for a GPU machine, with stand-ins for its programs
-bash "$ROOT/test/gpu/check.sh" || fails=$((fails + 1))
+HEXKV_BUILD=$BUILD bash "$ROOT/test/gpu/check.sh" || fails=$((fails + 1))
 
 [ "$fails" = 0 ]

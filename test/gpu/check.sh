@@ -2,6 +2,8 @@
 # What can be checked of run.sh and bundle.sh without a GPU: one line per check, as test/e2e.sh. The programs that run.sh
 # starts are stand-ins here that print what the real ones do, or rubbish. test/scripts.sh runs it.
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
+# shellcheck disable=SC2086
+unset ${!HEXKV_GPU@}
 make_tmp
 fails=0
 ok()   { echo "ok $1"; }
