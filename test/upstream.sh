@@ -52,8 +52,8 @@ both() { # NAME COUNTER COMMAND...
 
 count_one()    { cat > /dev/null; if [ "$1" = 0 ]; then echo 1 0 0; else echo 0 1 0; fi; }
 count_ops()    { awk '/tests passed/ { split($1, a, "/"); p += a[1]; f += a[2] - a[1] } /not supported/ { s++ } END { print p+0, f+0, s+0 }'; }
-count_archs()  { # rows of the table, less the "Meta" device that needs several; log lines can cut a row in two
-    awk -F'|' '/\| *(Dense|MoE)\|/ && $3 !~ /Meta/ { n++ } /^Summary: / { split($0, w, " "); t = w[2] == "all" ? w[3] : w[2]; f = w[2] == "all" ? 0 : w[5] } END { print t - f, f+0, n - t }'
+count_archs()  { # rows of the table, less the "Meta" device that needs several. Log lines cut rows in two, and the last ones can be lost
+    awk -F'|' '/\| *(Dense|MoE)\|/ && $3 !~ /Meta/ { n++; if (/SKIP/) s++ } /\[1;32mOK/ { p++ } /\[1;31mFAIL/ { f++ } END { lost = n - s - p; print p+0, (lost > f ? lost : f)+0, s+0 }'
 }
 count_state()  { awk '/^All tests passed/ { p++ } /: model .*\.gguf/ { n++ } END { print p+0, n - p, 0 }'; }
 count_lines()  { awk '/^ok / { p++ } /^FAIL / { f++ } /^skip / { s++ } END { print p+0, f+0, s+0 }'; }
