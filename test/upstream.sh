@@ -78,7 +78,7 @@ suite_state() {
     both test-save-load-state count_state env -C "$work" "$bin/test-save-load-state" --models "$work/models" -lv 4
 }
 suite_fragmented() { both test-state-restore-fragmented count_one "$bin/test-state-restore-fragmented" -m "$model" -lv 4; }
-suite_threads()    { both test-thread-safety count_one "$bin/test-thread-safety" -m "$model" -p 'The meaning of life is' -n 128 -c 256 -ub 32 -np 4 -t 2 -lv 4; }
+suite_threads()    { both test-thread-safety count_one "$bin/test-thread-safety" -m "$model" -p 'The meaning of life is' -n 128 -c 256 -ub 32 -np 4 -t "${LLAMA_ARG_THREADS:-2}" -lv 4; }
 suite_rollback() {
     models
     local name
