@@ -51,6 +51,7 @@ step_backend-ops() {
     for op in HEX_ATTN HEX_COMMIT; do
         run "test-backend-ops $op" count_ops "$tool" test -b CPU -o "$op"
     done
+    run 'test-backend-ops HEX_ATTN, precise' count_ops env HEXKV_COARSE=0 "$tool" test -b CPU -o HEX_ATTN
     local typed="test -b CPU -o MUL_MAT,MUL_MAT_ID,GET_ROWS,SET_ROWS,CPY,FLASH_ATTN_EXT -p hex[1-4]"
     # shellcheck disable=SC2086
     run 'test-backend-ops, types hex1 to hex4' count_ops "$tool" $typed

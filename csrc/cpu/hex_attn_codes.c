@@ -13,7 +13,7 @@
 #define FEW        8 // below it, query rows go one by one through the ubatch's own rows
 #define UNIT_TILES CHUNK_TILES
 #define UNIT_COLS  (UNIT_TILES*HEX_TILE)
-#define STRIDE     (2*UNIT_COLS + 16) // all cells may be refined; qk writes whole sixteens
+#define STRIDE     (UNIT_COLS + UNIT_COLS/2 + 16) // columns of refined cells, fewer than half; qk writes whole sixteens
 
 // Tiles of the unit that some row sees; column of its first element.
 struct unit_tile {
@@ -67,6 +67,7 @@ struct item {
     int32_t n_tiles, n_cols, n_cached, n_coded; // of the unit: tiles, columns, those of cells, those of products with codes
     struct unit_tile tiles[UNIT_TILES];
 
+    bool    plain;     // split: every row sees all of the chunk's cells, so its entries are those that are listed here
     int32_t n_refined; // of the unit's cells, in the order of their tiles: column, cell, slot
     int32_t cols[UNIT_COLS], cells[UNIT_COLS], slots[UNIT_COLS];
 };
@@ -84,7 +85,7 @@ static void lay_out(struct item * it, const struct hex_attn_layout * l, const st
     const size_t rows = (size_t) l->n_rows, blocks = (size_t) l->head/64, units = (size_t) (l->n_tiles + l->n_raw)/UNIT_TILES + 1;
     const size_t batches = (size_t) l->n_slots/HEX_TILE + units + 1; // the last of a unit need not be full; one is empty
     size_t at = 0;
-#define PLACE(p, bytes) *(void **) &it->p = base + work_reserve(&at, bytes)
+#define PLACE(p, bytes) it->p = (void *) ((uintptr_t) base + work_reserve(&at, bytes))
     PLACE(limbs,  rows*2*(size_t) c->head_k);
     PLACE(scale,  rows*blocks*4);
     PLACE(offset, rows*blocks*8);
@@ -225,16 +226,20 @@ static int32_t find_tiles(struct item * it, int32_t tile) {
     const int32_t * start = tile_start_of(r, it->sh);
     it->n_tiles = it->n_cached = 0;
     it->n_refined = 0;
+    it->plain     = it->r->l.split;
     for (; tile < it->tile1 && it->n_tiles < UNIT_TILES; tile++) {
         struct unit_tile * u = &it->tiles[it->n_tiles];
         uint64_t any = 0;
         u->biased = false;
         u->all    = ~UINT64_C(0);
+        bool full = true;
         for (int32_t t = 0; t < it->n_tokens; t++) {
             u->seen[t] = hex_tile_visible(r, it->s, tile, it->token0 + t, &u->biased);
             any |= u->seen[t];
+            full   = full && u->seen[t] == tile_full(tile_cells(r, tile));
             u->all &= t >= first_token(it) ? u->seen[t] : ~UINT64_C(0);
         }
+        it->plain = it->plain && (full || tile >= r->l.n_tiles);
         if (any) {
             u->tile = tile;
             u->n    = tile_cells(r, tile);
@@ -245,7 +250,7 @@ static int32_t find_tiles(struct item * it, int32_t tile) {
         }
     }
     // where most cells are refined, as in a young cache, precise products with all of them are fewer
-    it->coarse = !r->l.split && r->coarse && r->k->codes->coarse && 2*it->n_refined < it->n_cached;
+    it->coarse = !r->l.split && r->coarse && r->k->codes->coarse && r->a->scale > 0 && 2*it->n_refined < it->n_cached;
     // columns: cells, refined cells again, the ubatch's own rows
     int32_t cell = 0, refined = it->n_cached;
     for (int32_t t = 0; t < it->n_tiles; t++) {
@@ -297,7 +302,7 @@ static void unpack_base(const struct item * it, const struct unit_tile * u, bool
     unpack(it, is_v, is_v ? c->bits_v : c->bits_k, rows, u->n);
 }
 
-// Of n <= HEX_TILE refined cells of the unit, from the one at `from` on: residual rows, and base rows.
+// Residual rows of n <= HEX_TILE refined cells of the unit, from the one at `from` on.
 static void unpack_residuals(const struct item * it, int32_t from, int32_t n, bool is_v) {
     const struct hex_cache * c = it->r->c;
     const char * first = hex_slot(c, it->s, (int32_t) (it->sh % c->n_head_kv), 0) + (is_v ? hex_residual_size(c->refine, c->head_k) : 0);
@@ -309,6 +314,7 @@ static void unpack_residuals(const struct item * it, int32_t from, int32_t n, bo
     unpack(it, is_v, (int) c->refine, rows, n);
 }
 
+// Base rows of the same.
 static void unpack_their_base(const struct item * it, int32_t from, int32_t n, bool is_v) {
     const struct hex_cache  * c = it->r->c;
     const struct hex_tensor * t = is_v ? &c->v_base : &c->k_base;
@@ -327,6 +333,10 @@ static int32_t batch_size(const struct item * it, int32_t from) {
 
 static void multiply_k(const struct item * it, int32_t n, float * s, int32_t stride, bool coarse) {
     it->r->k->codes->qk(it->codes, it->scales, n, it->blocks_k, it->limbs, it->scale, it->offset, it->n_rows, s, stride, coarse);
+}
+
+static int32_t probs_stride(const struct item * it) {
+    return it->r->l.n_slots + it->r->c->n_tps;
 }
 
 static void multiply_v(const struct item * it, int32_t n, const float * p, int32_t stride, bool coarse) {
@@ -453,7 +463,9 @@ static void soften(const struct item * it) {
             const struct unit_tile * u = &it->tiles[t];
             if (u->biased || u->seen[token] != tile_full(u->n)) {
                 hex_tile_mask(r, it->s, u->tile, it->token0 + token, head, u->seen[token], u->biased, l + u->col, 1);
-                mask_refined(it, u, token, head, l + u->refined);
+                if (u->n_refined > 0) {
+                    mask_refined(it, u, token, head, l + u->refined);
+                }
                 done = false;
             }
         }
@@ -494,26 +506,28 @@ static void count_seen(const struct item * it, int32_t from, int32_t n, float * 
 // Outputs of refined cells: residuals, and the base rows where their own columns are hidden.
 static void add_refined(struct item * it) {
     const run_t * r = it->r;
-    const bool keep = !r->l.split && r->a->mass; // for the mass
+    const bool keep = !r->l.split && r->a->mass, put = it->plain && r->a->mass; // for the mass
+    const int32_t stride = put ? probs_stride(it) : HEX_TILE;
     for (int32_t from = 0; from < it->n_refined; from += HEX_TILE) {
         const int32_t   n    = batch_size(it, from);
         const int32_t * cols = it->cols + from;
-        float * p = keep ? it->probs + (size_t) it->n_batches*(size_t) r->l.n_rows*HEX_TILE : it->some;
+        float * p = put  ? probs_of(r, it->sh, it->block) + tile_start_of(r, it->sh)[it->tile0] + from :
+                    keep ? it->probs + (size_t) it->n_batches*(size_t) r->l.n_rows*HEX_TILE : it->some;
         for (int32_t i = 0; i < it->n_rows; i++) {
             const float * l = it->logits + (size_t) i*STRIDE;
             if (it->coarse) {
-                memcpy(p + i*HEX_TILE, l + it->n_cached + from, sizeof(float)*(size_t) n);
+                memcpy(p + (size_t) i*(size_t) stride, l + it->n_cached + from, sizeof(float)*(size_t) n);
                 continue;
             }
             for (int32_t e = 0; e < n; e++) {
-                p[i*HEX_TILE + e] = l[cols[e]];
+                p[(size_t) i*(size_t) stride + (size_t) e] = l[cols[e]];
             }
         }
         unpack_residuals(it, from, n, true);
-        multiply_v(it, n, p, HEX_TILE, false);
+        multiply_v(it, n, p, stride, false);
         if (it->coarse) {
             unpack_their_base(it, from, n, true);
-            multiply_v(it, n, p, HEX_TILE, false);
+            multiply_v(it, n, p, stride, false);
         }
         if (keep) {
             struct batch * b = it->batches + it->n_batches++;
@@ -545,15 +559,16 @@ static void add_outputs(struct item * it) {
 // mass
 //
 
-// Split: probabilities of refined cells and of the ubatch's rows, for the merge; -1 where hidden.
+// Split: probabilities of refined cells and of the ubatch's rows, for the merge; -1 where hidden. Those of a plain chunk's
+// cells are there.
 static void keep_probs(const struct item * it, float * probs) {
     const run_t * r = it->r;
     const int32_t * start = tile_start_of(r, it->sh);
     const int32_t tile0 = it->tile0 < r->l.n_tiles ? it->tile0 : r->l.n_tiles, tile1 = it->tile1 < r->l.n_tiles ? it->tile1 : r->l.n_tiles;
     const int32_t raw0 = it->tile0 > r->l.n_tiles ? (it->tile0 - r->l.n_tiles)*HEX_TILE : 0;
     const int32_t raw1 = it->tile1 > r->l.n_tiles ? (int32_t) min64((int64_t) (it->tile1 - r->l.n_tiles)*HEX_TILE, r->c->n_tps) : 0;
-    for (int32_t i = 0; i < it->n_rows; i++, probs += r->l.n_slots + r->c->n_tps) {
-        for (int32_t e = start[tile0]; e < start[tile1]; e++) {
+    for (int32_t i = 0; i < it->n_rows; i++, probs += probs_stride(it)) {
+        for (int32_t e = start[tile0]; e < start[tile1] && !it->plain; e++) {
             probs[e] = -1;
         }
         for (int32_t j = raw0; j < raw1; j++) {
@@ -561,6 +576,9 @@ static void keep_probs(const struct item * it, float * probs) {
         }
         for (int32_t t = 0; t < it->n_tiles; t++) {
             const struct unit_tile * u = &it->tiles[t];
+            if (it->plain && !is_raw(it, u)) {
+                continue;
+            }
             hex_keep_probs(r, it->sh, u->tile, u->seen[it->token[i]], it->logits + (size_t) i*STRIDE + u->col, probs);
         }
     }

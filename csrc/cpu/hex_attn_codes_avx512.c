@@ -32,7 +32,7 @@ AVX512 static void query(const float * q, int n_blocks, int8_t * limbs, float * 
         for (int i = 0; i < HEX_BLOCK; i += 16) {
             const __m512 x = _mm512_abs_ps(_mm512_loadu_ps(q + i));
             const float  m = _mm512_cmp_ps_mask(x, _mm512_set1_ps(3e38f), _CMP_NLE_UQ) ? NAN : _mm512_reduce_max_ps(x);
-            amax = m <= amax ? amax : m;
+            amax = amax == amax && !(m <= amax) ? m : amax; // NaN stays
         }
         const bool none = !(amax >= 1e-34f); // or not finite: the scale says so
         const __m512 inv = _mm512_set1_ps(none ? 0 : Q_MAX/amax);

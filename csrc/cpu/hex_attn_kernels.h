@@ -17,8 +17,8 @@ extern "C" {
 #define HEX_MAX_BLOCKS  16 // of a row, for the codes kernels
 #define HEX_MAX_QUERIES 64 // likewise, of one call
 
-// Products with codes as they are, in integers. Queries and probabilities become integers of 15 or 16 bits, so the error is
-// that of a rounding to 15 bits. A tile is up to 64 rows of n_blocks blocks of one hexk type.
+// Products with codes as they are, in integers. Queries and probabilities become integers of 15 or 16 bits, of 8 where they
+// may be coarse, and that rounding is the error. A tile is up to 64 rows of n_blocks blocks of one hexk type.
 struct hex_codes_kernels {
     // qk and pv have a form whose queries and weights are of 8 bits, at half of the price; tables without one take no notice.
     bool coarse;

@@ -114,7 +114,7 @@ int32_t hex_refined_entries(const struct hex_cache * c, int32_t stream, int32_t 
     const int32_t  * ring  = hex_meta_ring(meta, c->n_tps);
     const int32_t  * heavy = state + hex_state_heavy_cell(c->head_k, c->n_ring);
 
-    // start from the cells that hold nothing, then cross out what is listed
+    // start from the cells that hold a token, then cross out what is listed
     const uint32_t * valid = hex_meta_bitmap(meta, c->n_tps, c->n_ring);
     memcpy(seen, valid, sizeof(uint32_t)*(size_t) ((c->n_ctx + 31)/32));
 

@@ -3,6 +3,7 @@
 #include "hex_codec_cpu.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +44,9 @@ static enum hex_isa from_environment(void) {
             return clamped((enum hex_isa) i);
         }
     }
+    if (want && *want) {
+        fprintf(stderr, "hexkv: HEXKV_ISA=%s is not known, taking %s\n", want, names[hex_isa_best()]);
+    }
     return hex_isa_best();
 }
 
@@ -65,7 +69,7 @@ void hex_isa_set(enum hex_isa isa) {
 }
 
 const char * hex_isa_name(enum hex_isa isa) {
-    return names[isa];
+    return (size_t) isa < sizeof(names)/sizeof(names[0]) ? names[isa] : "unknown";
 }
 
 static atomic_int coarse = -1; // -1: not asked yet

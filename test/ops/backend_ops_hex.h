@@ -5,6 +5,7 @@
 #include "core/hex_bytes.h"
 #include "core/hex_codec.h"
 #include "core/hex_fp16.h"
+#include "cpu/hex_isa.h"
 #include "ggml/hex_meta.h"
 #include "ggml/hex_ops.h"
 #include "ggml/hex_state.h"
@@ -27,6 +28,24 @@ struct hex_shape_case {
     bool mask = true, sinks = false, frozen = true;
     float max_bias = 0.0f, softcap = 0.0f;
 };
+
+// Random codes, the scales of their blocks such that samples are about 2^(octave - 19). To encode the gigabytes of a measurement
+// would take longer than the measurement, and time does not depend on what the codes are.
+static void hex_random_codes(ggml_tensor * t, int bits, int octave, uint64_t seed) {
+    std::vector<uint64_t> data((ggml_nbytes(t) + 7)/8);
+    for (uint64_t & word : data) { // splitmix64
+        uint64_t z = seed += 0x9e3779b97f4a7c15u;
+        z = (z ^ (z >> 30))*0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27))*0x94d049bb133111ebu;
+        word = z ^ (z >> 31);
+    }
+    char * bytes = (char *) data.data();
+    const uint16_t scale = (uint16_t) (octave << (3 + bits) << (8 - bits));
+    for (size_t i = 0; i + hex_block_size(bits) <= ggml_nbytes(t); i += hex_block_size(bits)) {
+        memcpy(bytes + i + 8*bits, &scale, sizeof(scale));
+    }
+    ggml_backend_tensor_set(t, bytes, 0, ggml_nbytes(t));
+}
 
 struct test_hex : public test_case {
     const hex_mode mode_hex;
@@ -60,10 +79,14 @@ struct test_hex : public test_case {
         return p.n_heavy > 0 ? std::max(e, nmse(a + n_out, b + n_out, n - n_out)) : e; // else one unused element
     }
 
-    // Kernels of other devices round K, V and queries to f16; commit gives the same bits everywhere.
+    // Kernels of other devices round K, V and queries to f16, the CPU's those of many rows to 8 bits where that is allowed;
+    // commit gives the same bits everywhere.
     double max_nmse_err(ggml_backend_t backend) override {
         const bool cpu = ggml_backend_dev_type(ggml_backend_get_device(backend)) == GGML_BACKEND_DEVICE_TYPE_CPU;
-        return cpu || mode_hex == HEX_MODE_COMMIT ? test_case::max_nmse_err() : 1e-5;
+        if (mode_hex == HEX_MODE_COMMIT || (cpu && !hex_coarse_get())) {
+            return test_case::max_nmse_err();
+        }
+        return cpu ? 2e-4 : 1e-5;
     }
 
     test_hex(hex_mode mode_hex, const hex_shape_case & c) : mode_hex(mode_hex), c(c) {
@@ -206,6 +229,15 @@ struct test_hex : public test_case {
                 ggml_backend_tensor_set(t, zero.data(), 0, ggml_nbytes(t));
             }
             if (t->op != GGML_OP_NONE || t->view_src) {
+                continue;
+            }
+            const int bits = hex_type_bits(t->type);
+            if (mode == MODE_PERF && bits > 0) {
+                hex_random_codes(t, bits, 19, gen());
+                continue;
+            }
+            if (mode == MODE_PERF && name == "pool" && p.refine >= HEX_REFINE_HEX1 && p.refine <= HEX_REFINE_HEX4) {
+                hex_random_codes(t, p.refine, 16, gen());
                 continue;
             }
             std::vector<float> x(ggml_nelements(t));

@@ -20,7 +20,7 @@
 struct limits { double out, row, mass; }; // NMSE of a case, of one output row, of the mass
 static const limits LIMIT_FLOATS = { 1e-10, 1e-8, 1e-10 };
 static const limits LIMIT_CODES  = { 3e-7,  4e-6, 1e-6 }; // queries of 15 bits, weights of 16
-static const limits LIMIT_COARSE = { 1e-3,  INFINITY, 1e-3 }; // of 8 bits, where logits are of ordinary size: test_coarse.cpp is strict
+static const limits LIMIT_COARSE = { 1e-3,  1e-2, 1e-3 }; // of 8 bits, where logits are of ordinary size: test_coarse.cpp is strict
 
 // ---- attention in double precision, from the description in hex_ops.h
 
@@ -203,8 +203,8 @@ static void test_random(int n_cases, double budget) {
         for (int isa = 0; isa <= best_coarse; isa++) {
             hex_isa_set((enum hex_isa) isa);
             hex_coarse_set(isa > HEX_ISA_AVX512);
-            const bool judged = !hex_coarse_get() || !(c.hostile || c.huge); // 8 bits of large logits choose other cells
-            n_coarse += hex_coarse_get() && judged;
+            const bool judged = !hex_coarse_get() || !c.huge; // 8 bits of large logits choose other cells
+            n_coarse += hex_coarse_get() && judged && c.n_tps*c.group > 32 && c.sh.refine <= HEX_REFINE_HEX4;
             std::vector<float> out1, mass1;
             for (int nth = 1; nth <= 3; nth++) {
                 std::fill(a.out .begin(), a.out .end(), NAN); // every element must be written
@@ -214,8 +214,9 @@ static void test_random(int n_cases, double budget) {
                 if (nth == 1) {
                     out1  = a.out;
                     mass1 = a.mass;
-                    if (judged && !compare(a, ref_out, ref_mass, of_isa[isa])) {
-                        describe(i, c, hex_isa_name((enum hex_isa) isa));
+                    const bool finite = std::all_of(out1.begin(), out1.end(), [](float x) { return std::isfinite(x); });
+                    if (judged ? !compare(a, ref_out, ref_mass, of_isa[isa]) : !finite) {
+                        describe(i, c, hex_isa_name(hex_isa_get()));
                         bad_isa[isa]++;
                     }
                 } else if (memcmp(out1.data(), a.out.data(), 4*out1.size()) != 0 || (!mass1.empty() && memcmp(mass1.data(), a.mass.data(), 4*mass1.size()) != 0)) {
