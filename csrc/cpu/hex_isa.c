@@ -45,7 +45,11 @@ static enum hex_isa from_environment(void) {
         }
     }
     if (want && *want) {
-        fprintf(stderr, "hexkv: HEXKV_ISA=%s is not known, taking %s\n", want, names[hex_isa_best()]);
+        fprintf(stderr, "hexkv: HEXKV_ISA=%s is not one of", want);
+        for (size_t i = 0; i < sizeof(names)/sizeof(names[0]); i++) {
+            fprintf(stderr, " %s", names[i]);
+        }
+        fprintf(stderr, ", taking %s\n", names[hex_isa_best()]);
     }
     return hex_isa_best();
 }

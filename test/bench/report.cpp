@@ -66,7 +66,7 @@ report::report(const std::string & format, const std::map<int, double> & gb_per_
 static void print_md(const row & r) {
     const struct shape & s = r.shape;
     const std::string streams = s.n_stream > 1 ? text("%d x ", s.n_stream) : "";
-    printf("| %s | %d | %s%d | %d | %d | %d | %s | %s | %d | %.3f | %.3f | %.2f | %s | %s | %s |\n",
+    printf("| %s | %d | %s%d | %d | %d | %d | %s | %s | %d | %.4g | %.4g | %.2f | %s | %s | %s |\n",
            r.op.c_str(), s.n_q(), streams.c_str(), s.n_kv, s.head, s.n_head_kv, s.group, r.cache.c_str(), r.isa.c_str(),
            r.threads, r.ms, r.ms_median, r.ms/r.ms_f16, r.with_commit > 0 ? text("%.2f", r.with_commit).c_str() : "",
            r.bytes ? text("%.1f", r.gb_per_s).c_str() : "", r.bytes ? text("%.0f %%", 100*r.share).c_str() : "");
