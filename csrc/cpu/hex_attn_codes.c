@@ -302,16 +302,19 @@ static void unpack_base(const struct item * it, const struct unit_tile * u, bool
     unpack(it, is_v, is_v ? c->bits_v : c->bits_k, rows, u->n);
 }
 
+static void unpack_scattered(const struct item * it, bool is_v, int bits, const char * first, size_t step, const int32_t * index, int32_t n) {
+    const char * rows[HEX_TILE];
+    for (int32_t e = 0; e < n; e++) {
+        rows[e] = first + (size_t) index[e]*step;
+    }
+    unpack(it, is_v, bits, rows, n);
+}
+
 // Residual rows of n <= HEX_TILE refined cells of the unit, from the one at `from` on.
 static void unpack_residuals(const struct item * it, int32_t from, int32_t n, bool is_v) {
     const struct hex_cache * c = it->r->c;
     const char * first = hex_slot(c, it->s, (int32_t) (it->sh % c->n_head_kv), 0) + (is_v ? hex_residual_size(c->refine, c->head_k) : 0);
-    const size_t step  = c->pool.nb[1];
-    const char * rows[HEX_TILE];
-    for (int32_t e = 0; e < n; e++) {
-        rows[e] = first + (size_t) it->slots[from + e]*step;
-    }
-    unpack(it, is_v, (int) c->refine, rows, n);
+    unpack_scattered(it, is_v, (int) c->refine, first, c->pool.nb[1], it->slots + from, n);
 }
 
 // Base rows of the same.
@@ -319,12 +322,7 @@ static void unpack_their_base(const struct item * it, int32_t from, int32_t n, b
     const struct hex_cache  * c = it->r->c;
     const struct hex_tensor * t = is_v ? &c->v_base : &c->k_base;
     const char * first = hex_row_base(t, it->s, (int32_t) (it->sh % c->n_head_kv), 0);
-    const size_t step  = t->nb[2];
-    const char * rows[HEX_TILE];
-    for (int32_t e = 0; e < n; e++) {
-        rows[e] = first + (size_t) it->cells[from + e]*step;
-    }
-    unpack(it, is_v, is_v ? c->bits_v : c->bits_k, rows, n);
+    unpack_scattered(it, is_v, is_v ? c->bits_v : c->bits_k, first, t->nb[2], it->cells + from, n);
 }
 
 static int32_t batch_size(const struct item * it, int32_t from) {

@@ -51,21 +51,22 @@ static void restore(twin & t, const saved_state & st, llama_seq_id s) {
     t.compare_positions();
 }
 
-// As a context shift does: a range goes, what is behind it moves up; or a gap opens.
-static void shift(twin & t, rng & r, llama_seq_id s) {
-    const int n = t.length(s);
+// Positions belong to the cell, so a sequence that shares one cannot move alone.
+static bool shares_cells(const twin & t, llama_seq_id s) {
     std::map<int, int> owners;
     for (const auto & [_, cells] : t.seqs) {
         for (const auto & c : cells) {
             owners[c.id]++;
         }
     }
-    for (const auto & c : t.seqs[s]) {
-        if (owners[c.id] > 1) {
-            return; // positions belong to the cell
-        }
-    }
-    if (n < 12 || !llama_memory_can_shift(t.mem(true))) {
+    const auto own = t.seqs.find(s);
+    return own != t.seqs.end() && std::any_of(own->second.begin(), own->second.end(), [&](const auto & c) { return owners[c.id] > 1; });
+}
+
+// As a context shift does: a range goes, what is behind it moves up; or a gap opens.
+static void shift(twin & t, rng & r, llama_seq_id s) {
+    const int n = t.length(s);
+    if (n < 12 || shares_cells(t, s) || !llama_memory_can_shift(t.mem(true))) {
         return;
     }
     const bool up = r.chance(0.7);
@@ -86,16 +87,8 @@ static void shift(twin & t, rng & r, llama_seq_id s) {
 
 // The first tokens move closer together, as self-extend does it: positions repeat, and what is behind them moves up.
 static void compress(twin & t, rng & r, llama_seq_id s) {
-    std::map<int, int> owners;
-    for (const auto & [_, cells] : t.seqs) {
-        for (const auto & c : cells) {
-            owners[c.id]++;
-        }
-    }
-    for (const auto & c : t.seqs[s]) {
-        if (owners[c.id] > 1) {
-            return;
-        }
+    if (shares_cells(t, s)) {
+        return;
     }
     const int by = r.range(2, 3), width = by*r.range(1, 5);
     if (t.next_pos(s) <= width || t.seqs[s][0].pos >= width || !llama_memory_can_shift(t.mem(true))) {
