@@ -132,24 +132,55 @@ static void merge_row(const run_t * r, int64_t sh, int32_t block, int32_t row) {
     }
 }
 
-// Adds up n <= HEX_TILE columns of probs, times the factors of their chunk, and the tokens that see them: rows from `first`,
-// a token's first head, on.
-static void add_probs(const run_t * r, const float * probs, const float * part, int32_t n_rows, int32_t first, int32_t n, float * m, float * n_seen) {
+// Adds up n <= HEX_TILE columns of probs, times the factors of their chunk.
+static void add_probs(const run_t * r, const float * probs, const float * part, int32_t n_rows, int32_t n, float * m) {
     const size_t width = (size_t) (r->l.n_slots + r->c->n_tps), part_width = (size_t) (2 + r->c->head_v);
     memset(m, 0, sizeof(float)*HEX_TILE);
-    memset(n_seen, 0, sizeof(float)*HEX_TILE);
     for (int32_t row = 0; row < n_rows; row++, probs += width) {
         const float f = part[(size_t) row*part_width + 1];
         for (int32_t e = 0; e < n; e++) {
-            m[e] += probs[e] >= 0 ? probs[e]*f : 0;
-        }
-        for (int32_t e = 0; row % r->l.group == first && e < n; e++) {
-            n_seen[e] += probs[e] >= 0 ? 1 : 0;
+            m[e] += probs[e]*f;
         }
     }
 }
 
-// Adds one block's probabilities, times their chunk's factor, to the mass of the slots and of the ubatch's rows.
+// Tokens token0 to token1 that see an element of a tile of the cache.
+static int32_t count_seen(const run_t * r, int32_t s, int32_t tile, int32_t j, int32_t token0, int32_t token1) {
+    int32_t n = 0;
+    for (int32_t t = token0; t < token1; t++) {
+        n += (int32_t) (tiles_seen(r)[tile_seen_at(r, s, tile, t)] >> j & 1);
+    }
+    return n;
+}
+
+// Do the tokens see every cell of the chunk?
+static bool chunk_is_seen(const run_t * r, int32_t s, int32_t t0, int32_t t1, int32_t token0, int32_t token1) {
+    bool all = true;
+    for (int32_t t = token0; t < token1; t++) {
+        for (int32_t tile = t0; tile < t1; tile++) {
+            all = all && tiles_seen(r)[tile_seen_at(r, s, tile, t)] == tile_full(tile_cells(r, tile));
+        }
+    }
+    return all;
+}
+
+// Adds m of n entries to mass, and n_seen to seen of their heavy slots; both by slot. Inlined, its loop is short of registers.
+__attribute__((noinline))
+static void add_to_slots(const struct hex_entry * restrict entries, int32_t n, int32_t n_ring, int32_t n_ranked, const float * restrict m, float n_seen,
+                         float * restrict mass, float * restrict seen) {
+    for (int32_t e = 0; e < n; e++) {
+        const int32_t slot = entries[e].slot;
+        if (slot < n_ranked) {
+            mass[slot] += m[e];
+            if (slot >= n_ring) {
+                seen[slot] += n_seen;
+            }
+        }
+    }
+}
+
+// Adds one block's probabilities, times their chunk's factor, to the mass of the slots and of the ubatch's rows; and the
+// tokens that see a heavy slot, those whose first head is in the block.
 static void merge_probs(const run_t * r, int64_t sh, int32_t block, int32_t n_rows, float * mass) {
     const struct hex_cache * c = r->c;
     const struct hex_entry * entries = entries_of(r, sh);
@@ -157,21 +188,21 @@ static void merge_probs(const run_t * r, int64_t sh, int32_t block, int32_t n_ro
     const float * probs = probs_of(r, sh, block);
     const float * parts = part_of(r, (sh*r->l.n_block + block)*r->l.n_chunk);
     const size_t  chunk = (size_t) r->l.n_rows*(size_t) (2 + c->head_v); // floats of a chunk's part
-    const int32_t first = (r->l.group - block*r->l.n_rows % r->l.group) % r->l.group; // row of a token's first head
-    float m[HEX_TILE], n_seen[HEX_TILE];
+    const int32_t s = (int32_t) (sh/c->n_head_kv), row0 = block*r->l.n_rows;
+    const int32_t token0 = (row0 + r->l.group - 1)/r->l.group, token1 = (row0 + n_rows - 1)/r->l.group + 1;
+    float * seen = mass + r->l.n_ranked + c->n_tps - c->n_ring; // by slot
+    float m[HEX_TILE];
 
     for (int32_t t0 = 0; t0 < r->l.n_tiles; t0 += CHUNK_TILES) {
-        const int32_t e1 = start[t0 + CHUNK_TILES < r->l.n_tiles ? t0 + CHUNK_TILES : r->l.n_tiles];
+        const int32_t t1 = t0 + CHUNK_TILES < r->l.n_tiles ? t0 + CHUNK_TILES : r->l.n_tiles, e1 = start[t1];
+        const bool all = chunk_is_seen(r, s, t0, t1, token0, token1);
         for (int32_t e0 = start[t0]; e0 < e1; e0 += HEX_TILE) {
             const int32_t n = e1 - e0 < HEX_TILE ? e1 - e0 : HEX_TILE;
-            add_probs(r, probs + e0, parts + (size_t) (t0/CHUNK_TILES)*chunk, n_rows, first, n, m, n_seen);
-            for (int32_t e = 0; e < n; e++) {
-                const int32_t slot = entries[e0 + e].slot;
-                if (slot < r->l.n_ranked) {
-                    mass[slot] += m[e];
-                }
-                if (slot < r->l.n_ranked && slot >= c->n_ring) {
-                    mass[r->l.n_ranked + c->n_tps + slot - c->n_ring] += n_seen[e];
+            add_probs(r, probs + e0, parts + (size_t) (t0/CHUNK_TILES)*chunk, n_rows, n, m);
+            add_to_slots(entries + e0, n, c->n_ring, r->l.n_ranked, m, all ? (float) (token1 - token0) : 0, mass, seen);
+            for (int32_t e = e0; e < e0 + n && !all; e++) {
+                if (entries[e].slot >= c->n_ring && entries[e].slot < r->l.n_ranked) {
+                    seen[entries[e].slot] += (float) count_seen(r, s, entries[e].cell/HEX_TILE, entries[e].cell % HEX_TILE, token0, token1);
                 }
             }
         }
@@ -179,7 +210,7 @@ static void merge_probs(const run_t * r, int64_t sh, int32_t block, int32_t n_ro
     for (int32_t j0 = 0; j0 < c->n_tps; j0 += HEX_TILE) {
         const int32_t n = c->n_tps - j0 < HEX_TILE ? c->n_tps - j0 : HEX_TILE;
         const int32_t t = r->l.n_tiles + j0/HEX_TILE;
-        add_probs(r, probs + r->l.n_slots + j0, parts + (size_t) (t/CHUNK_TILES)*chunk, n_rows, first, n, m, n_seen);
+        add_probs(r, probs + r->l.n_slots + j0, parts + (size_t) (t/CHUNK_TILES)*chunk, n_rows, n, m);
         for (int32_t j = 0; j < n; j++) {
             mass[r->l.n_ranked + j0 + j] += m[j];
         }

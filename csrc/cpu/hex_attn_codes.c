@@ -67,7 +67,7 @@ struct item {
     int32_t n_tiles, n_cols, n_cached, n_coded; // of the unit: tiles, columns, those of cells, those of products with codes
     struct unit_tile tiles[UNIT_TILES];
 
-    bool    plain;     // split: every row sees all of the chunk's cells, so its entries are those that are listed here
+    bool    plain;     // split: of each tile of the chunk some row sees something, so its entries are those that are listed here
     int32_t n_refined; // of the unit's cells, in the order of their tiles: column, cell, slot
     int32_t cols[UNIT_COLS], cells[UNIT_COLS], slots[UNIT_COLS];
 };
@@ -232,14 +232,12 @@ static int32_t find_tiles(struct item * it, int32_t tile) {
         uint64_t any = 0;
         u->biased = false;
         u->all    = ~UINT64_C(0);
-        bool full = true;
         for (int32_t t = 0; t < it->n_tokens; t++) {
             u->seen[t] = hex_tile_visible(r, it->s, tile, it->token0 + t, &u->biased);
             any |= u->seen[t];
-            full   = full && u->seen[t] == tile_full(tile_cells(r, tile));
             u->all &= t >= first_token(it) ? u->seen[t] : ~UINT64_C(0);
         }
-        it->plain = it->plain && (full || tile >= r->l.n_tiles);
+        it->plain = it->plain && (any || tile >= r->l.n_tiles);
         if (any) {
             u->tile = tile;
             u->n    = tile_cells(r, tile);
@@ -557,20 +555,22 @@ static void add_outputs(struct item * it) {
 // mass
 //
 
-// Split: probabilities of refined cells and of the ubatch's rows, for the merge; -1 where hidden. Those of a plain chunk's
-// cells are there.
+// Split: probabilities of refined cells and of the ubatch's rows, for the merge. Those of a plain chunk's cells are there.
 static void keep_probs(const struct item * it, float * probs) {
     const run_t * r = it->r;
     const int32_t * start = tile_start_of(r, it->sh);
     const int32_t tile0 = it->tile0 < r->l.n_tiles ? it->tile0 : r->l.n_tiles, tile1 = it->tile1 < r->l.n_tiles ? it->tile1 : r->l.n_tiles;
     const int32_t raw0 = it->tile0 > r->l.n_tiles ? (it->tile0 - r->l.n_tiles)*HEX_TILE : 0;
     const int32_t raw1 = it->tile1 > r->l.n_tiles ? (int32_t) min64((int64_t) (it->tile1 - r->l.n_tiles)*HEX_TILE, r->c->n_tps) : 0;
+    if (it->plain && raw0 == raw1) {
+        return;
+    }
     for (int32_t i = 0; i < it->n_rows; i++, probs += probs_stride(it)) {
         for (int32_t e = start[tile0]; e < start[tile1] && !it->plain; e++) {
-            probs[e] = -1;
+            probs[e] = 0;
         }
         for (int32_t j = raw0; j < raw1; j++) {
-            probs[r->l.n_slots + j] = -1;
+            probs[r->l.n_slots + j] = 0;
         }
         for (int32_t t = 0; t < it->n_tiles; t++) {
             const struct unit_tile * u = &it->tiles[t];

@@ -36,7 +36,7 @@ struct hex_attn_layout {
     size_t seen;       // uint64 [n_stream][n_tps][n_tiles + n_raw]: the elements of a tile that a row sees
     size_t biased;     // uint8, likewise: one of them has a mask value other than 0
     size_t part;       // split: float [n_items][n_rows][2 + head_v]: max, sum, output
-    size_t probs;      // split: float [n_sh][n_block][n_rows][n_slots + n_tps], relative to the item's max, -1: hidden
+    size_t probs;      // split: float [n_sh][n_block][n_rows][n_slots + n_tps], relative to the item's max
     size_t mass;       // not split: float [n_items][n_mass]
     size_t tile;       // floats of one decoded tile
     size_t thread;     // per-thread scratch
@@ -147,7 +147,6 @@ static inline struct hex_attn_place place_of(const run_t * r, int64_t n) {
 void hex_noise_weights(const struct hex_attn * a, const float * q, float * weights, int32_t step);
 void hex_tile_noise   (const run_t * r, int64_t sh, int32_t tile, float * noise);
 
-
 // Where a split item leaves its results, by its index.
 static inline float * part_of(const run_t * r, int64_t item) {
     return (float *) (r->work + r->l.part) + item*r->l.n_rows*(2 + r->c->head_v);
@@ -155,8 +154,8 @@ static inline float * part_of(const run_t * r, int64_t item) {
 static inline float * probs_of(const run_t * r, int64_t sh, int32_t block) {
     return (float *) (r->work + r->l.probs) + (sh*r->l.n_block + block)*r->l.n_rows*(r->l.n_slots + r->c->n_tps);
 }
-// Puts down the probabilities of a tile's refined cells, or of the ubatch's rows, for the mass. p: of the tile's elements.
-// probs: of the same query row.
+// Puts down the probabilities of a tile's refined cells, or of the ubatch's rows, for the mass. p: of the tile's elements,
+// of which what the row does not see is not read. probs: of the same query row.
 void hex_keep_probs(const run_t * r, int64_t sh, int32_t tile, uint64_t seen, const float * p, float * probs);
 
 // Both drivers: n_rows, n_block, n_chunk, split; bytes of a thread's scratch; one item.

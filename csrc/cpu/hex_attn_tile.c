@@ -158,23 +158,16 @@ float hex_attn_slope(const struct hex_attn * a, int32_t head) {
 }
 
 void hex_keep_probs(const run_t * r, int64_t sh, int32_t tile, uint64_t seen, const float * p, float * probs) {
-    const int32_t n = tile_cells(r, tile);
     if (tile >= r->l.n_tiles) {
         probs += r->l.n_slots + (tile - r->l.n_tiles)*HEX_TILE;
-        for (int32_t j = 0; j < n; j++) {
-            probs[j] = seen >> j & 1 ? p[j] : -1;
+        for (int32_t j = 0; j < tile_cells(r, tile); j++) {
+            probs[j] = seen >> j & 1 ? p[j] : 0;
         }
         return;
     }
-    const int32_t e0 = tile_start_of(r, sh)[tile], n_entries = tile_start_of(r, sh)[tile + 1] - e0;
-    const struct hex_entry * entries = entries_of(r, sh) + e0;
-    const int32_t cell0 = tile*HEX_TILE;
-    probs += e0;
-    for (int32_t e = 0; e < n_entries && seen == tile_full(n); e++) { // nearly always
-        probs[e] = p[entries[e].cell - cell0];
-    }
-    for (int32_t e = 0; e < n_entries && seen != tile_full(n); e++) {
-        const int32_t j = entries[e].cell - cell0;
-        probs[e] = seen >> j & 1 ? p[j] : -1;
+    const int32_t * start = tile_start_of(r, sh);
+    for (int32_t e = start[tile]; e < start[tile + 1]; e++) {
+        const int32_t j = entries_of(r, sh)[e].cell - tile*HEX_TILE;
+        probs[e] = seen >> j & 1 ? p[j] : 0;
     }
 }
