@@ -52,13 +52,15 @@ static struct hex_attn_layout make_layout(const struct hex_attn * a, int nth, in
     if (l.split) {
         l.part  = work_reserve(&at, sizeof(float)*(size_t) (l.n_items*l.n_rows*(2 + c->head_v)));
         l.probs = work_reserve(&at, a->mass ? sizeof(float)*(size_t) (l.n_sh*l.n_block*(l.n_slots + c->n_tps)*l.n_rows) : 0);
+        l.query_size = codes ? hex_attn_codes_queries(&l, c) : 0;
+        l.queries    = work_reserve(&at, l.query_size*(size_t) (l.n_sh*l.n_block));
     } else {
         l.mass  = work_reserve(&at, a->mass ? sizeof(float)*(size_t) (l.n_items*l.n_mass) : 0);
     }
     l.thread = at;
 
-    // scratch: bitmap and unsorted entries, then what an item needs
-    const size_t setup = sizeof(uint32_t)*(size_t) ((c->n_ctx + 31)/32) + sizeof(struct hex_entry)*(size_t) l.n_slots;
+    // scratch: a bitmap and the slots of cells, then what an item needs
+    const size_t setup = sizeof(uint32_t)*(size_t) ((c->n_ctx + 31)/32) + sizeof(int32_t)*(size_t) c->n_kv;
     const size_t item  = codes ? hex_attn_codes_scratch(&l, c) : hex_attn_floats_scratch(&l, c, lanes);
     l.thread_size = ((setup > item ? setup : item) + 64 + 63) & ~(size_t) 63;
     l.total = at + l.thread_size*(size_t) nth;
@@ -78,29 +80,53 @@ size_t hex_attn_work(const struct hex_attn * a, int nth) {
     return most + 64;
 }
 
-// The refined cells of (stream, head), sorted by tile and within a tile by slot.
+// Notes the slot of a cell that is in left, and takes it out.
+static inline void take_cell(int32_t cell, int32_t slot, int32_t n_kv, uint32_t * restrict left, int32_t * restrict slot_of) {
+    if ((uint32_t) cell >= (uint32_t) n_kv) {
+        return;
+    }
+    const uint32_t word = left[cell >> 5], bit = 1u << (cell & 31);
+    if (word & bit) {
+        left[cell >> 5] = word ^ bit;
+        slot_of[cell]   = slot;
+    }
+}
+
+// The refined cells of (stream, head), those of hex_refined_entries, in the order of cells.
 static void list_entries(const run_t * r, int64_t sh) {
     const struct hex_cache * c = r->c;
-    uint32_t * seen = (uint32_t *) r->scratch;
-    struct hex_entry * found  = (struct hex_entry *) (seen + (c->n_ctx + 31)/32);
-    struct hex_entry * sorted = entries_of(r, sh);
+    const int32_t s = (int32_t) (sh/c->n_head_kv), head = (int32_t) (sh % c->n_head_kv);
+    const int32_t n_words = (c->n_ctx + 31)/32, n_kv = c->n_kv;
+    const uint32_t * valid = hex_meta_bitmap(hex_meta(c, s), c->n_tps, c->n_ring);
+    const int32_t  * ring  = hex_meta_ring(hex_meta(c, s), c->n_tps);
+    const int32_t  * heavy = hex_state(c, s, head) + hex_state_heavy_cell(c->head_k, c->n_ring);
+    uint32_t * left    = (uint32_t *) r->scratch; // valid cells that no slot has taken; the first of several slots has a cell
+    int32_t  * slot_of = (int32_t *) (left + n_words);
+    struct hex_entry * entries = entries_of(r, sh);
     int32_t * start = tile_start_of(r, sh);
 
-    const int32_t n = hex_refined_entries(c, (int32_t) (sh/c->n_head_kv), (int32_t) (sh % c->n_head_kv), seen, found);
-    memset(start, 0, sizeof(int32_t)*(size_t) (r->l.n_tiles + 1));
-    for (int32_t e = 0; e < n; e++) {
-        start[(uint32_t) found[e].cell/HEX_TILE + 1]++;
+    memcpy(left, valid, sizeof(uint32_t)*(size_t) n_words);
+    int32_t slot = 0;
+    for (int32_t i = 0; i < c->n_ring; i++) {
+        take_cell(ring[i], slot++, n_kv, left, slot_of);
     }
-    for (int32_t t = 0; t < r->l.n_tiles; t++) {
-        start[t + 1] += start[t];
+    for (int32_t i = 0; i < c->n_heavy; i++) {
+        take_cell(heavy[i] - 1, slot++, n_kv, left, slot_of);
     }
-    for (int32_t e = 0; e < n; e++) {
-        sorted[start[(uint32_t) found[e].cell/HEX_TILE]++] = found[e];
+    for (int32_t i = 0; i < c->n_static; i++) {
+        take_cell(hex_graph_cell(&c->graph, c->pair0 + head, i), slot++, n_kv, left, slot_of);
     }
-    for (int32_t t = r->l.n_tiles; t > 0; t--) {
-        start[t] = start[t - 1];
+    int32_t n = 0;
+    for (int32_t word = 0; word < (n_kv + 31)/32; word++) {
+        if (word % 2 == 0) {
+            start[word/2] = n;
+        }
+        for (uint32_t taken = word < n_words ? valid[word] ^ left[word] : 0; taken; taken &= taken - 1) {
+            const int32_t cell = word*32 + __builtin_ctz(taken);
+            entries[n++] = (struct hex_entry) { slot_of[cell], cell };
+        }
     }
-    start[0] = 0;
+    start[r->l.n_tiles] = n;
 }
 
 // Row of the block: its output from the parts of all chunks, each of which keeps its factor in part[1].
@@ -255,8 +281,11 @@ void hex_attn_run(const struct hex_attn * a, void * work, int ith, int nth, hex_
     for (int64_t sh = ith; sh < r.l.n_sh; sh += nth) {
         list_entries(&r, sh);
     }
-    const int32_t n_tiles = r.l.n_tiles + r.l.n_raw;
-    for (int64_t i = ith; i < (int64_t) n_tiles*a->cache.n_stream; i += nth) {
+    for (int64_t i = ith; i < r.l.n_sh && r.l.codes && r.l.split; i += nth) {
+        hex_attn_codes_prepare(&r, r.l.n_sh - 1 - i); // from the end: a thread with one list more has a head less here
+    }
+    const int64_t n_tiles = r.l.n_tiles + r.l.n_raw, n_looks = n_tiles*a->cache.n_stream;
+    for (int64_t i = n_looks*ith/nth; i < n_looks*(ith + 1)/nth; i++) { // in a row, since their results lie side by side
         hex_tile_look(&r, (int32_t) (i/n_tiles), (int32_t) (i % n_tiles));
     }
     barrier(barrier_ctx);

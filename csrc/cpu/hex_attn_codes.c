@@ -81,16 +81,26 @@ void hex_attn_codes_shape(struct hex_attn_layout * l, const struct hex_cache * c
     l->tile    = (size_t) HEX_TILE*(size_t) l->head;
 }
 
-static void lay_out(struct item * it, const struct hex_attn_layout * l, const struct hex_cache * c, char * base, size_t * size) {
-    const size_t rows = (size_t) l->n_rows, blocks = (size_t) l->head/64, units = (size_t) (l->n_tiles + l->n_raw)/UNIT_TILES + 1;
-    const size_t batches = (size_t) l->n_slots/HEX_TILE + units + 1; // the last of a unit need not be full; one is empty
-    size_t at = 0;
-#define PLACE(p, bytes) it->p = (void *) ((uintptr_t) base + work_reserve(&at, bytes))
+#define PLACE(p, bytes) it->p = (void *) ((uintptr_t) base + work_reserve(at, bytes))
+// The item's query rows in the kernels' form. Items of a split share those of their block.
+static void place_queries(struct item * it, const struct hex_attn_layout * l, const struct hex_cache * c, char * base, size_t * at) {
+    const size_t rows = (size_t) l->n_rows, blocks = (size_t) c->head_k/64;
     PLACE(limbs,  rows*2*(size_t) c->head_k);
     PLACE(scale,  rows*blocks*4);
     PLACE(offset, rows*blocks*8);
     PLACE(shift,  rows*4);
     PLACE(weight, rows*(blocks + 1)*4);
+}
+#undef PLACE
+
+static void lay_out(struct item * it, const struct hex_attn_layout * l, const struct hex_cache * c, char * base, size_t * size) {
+    const size_t rows = (size_t) l->n_rows, blocks = (size_t) l->head/64, units = (size_t) (l->n_tiles + l->n_raw)/UNIT_TILES + 1;
+    const size_t batches = (size_t) l->n_slots/HEX_TILE + units + 1; // the last of a unit need not be full; one is empty
+    size_t at = 0;
+#define PLACE(p, bytes) it->p = (void *) ((uintptr_t) base + work_reserve(&at, bytes))
+    if (!l->split) {
+        place_queries(it, l, c, base, &at);
+    }
     PLACE(noise,  (blocks + 1)*4*STRIDE);
     PLACE(max,    rows*4);
     PLACE(sum,    rows*4);
@@ -107,8 +117,15 @@ static void lay_out(struct item * it, const struct hex_attn_layout * l, const st
     PLACE(raw,      l->split ? 0 : (size_t) l->n_raw*rows*HEX_TILE*4);
     PLACE(unit_max, l->split ? 0 : units*rows*4);
     PLACE(unit_of,  l->split ? 0 : (size_t) (l->n_tiles + l->n_raw)*4);
-#undef PLACE
     *size = at;
+}
+#undef PLACE
+
+size_t hex_attn_codes_queries(const struct hex_attn_layout * l, const struct hex_cache * c) {
+    struct item it;
+    size_t size = 0;
+    place_queries(&it, l, c, NULL, &size);
+    return size;
 }
 
 size_t hex_attn_codes_scratch(const struct hex_attn_layout * l, const struct hex_cache * c) {
@@ -137,43 +154,77 @@ static const float * query_row(const struct item * it, int32_t i) {
     return q_row(it->r->a, it->s, (it->row0 + i)/group, it->h0 + (it->row0 + i) % group);
 }
 
+static void find_queries(struct item * it) {
+    const run_t * r = it->r;
+    size_t at = 0;
+    place_queries(it, &r->l, r->c, r->work + r->l.queries + (size_t) (it->sh*r->l.n_block + it->block)*r->l.query_size, &at);
+}
+
+static void code_queries(const struct item * it) {
+    const run_t * r = it->r;
+    const int32_t head_k = r->c->head_k;
+    const float * mean = mean_of(r->c, it->sh);
+    for (int32_t i = 0; i < it->n_rows; i++) {
+        const float * q = query_row(it, i);
+        r->k->codes->query(q, it->blocks_k, it->limbs + (size_t) i*2*(size_t) head_k, it->scale + i*it->blocks_k, it->offset + 2*i*it->blocks_k);
+        hex_noise_weights(r->a, q, it->weight + i*(it->blocks_k + 1), 1);
+        it->weight[i*(it->blocks_k + 1) + it->blocks_k] = 1;
+        it->shift[i] = 0;
+        if (mean) {
+            r->k->row_qk(q, mean, &it->shift[i], 1, head_k);
+        }
+    }
+}
+
+// The item's share of heads and rows.
+static void locate(struct item * it, const run_t * r, int64_t sh, int32_t block) {
+    const struct hex_cache * c = r->c;
+    const int32_t group = r->l.group;
+    it->r      = r;
+    it->sh     = sh;
+    it->block  = block;
+    it->s      = (int32_t) (sh/c->n_head_kv);
+    it->h0     = (int32_t) (sh % c->n_head_kv)*group;
+    it->row0   = block*r->l.n_rows;
+    it->n_rows = (int32_t) min64(r->l.n_rows, (int64_t) c->n_tps*group - it->row0);
+    it->token0 = it->row0/group;
+    it->n_tokens = (it->row0 + it->n_rows - 1)/group - it->token0 + 1;
+    it->blocks_k = c->head_k/64;
+    it->blocks_v = c->head_v/64;
+}
+
+void hex_attn_codes_prepare(const run_t * r, int64_t sh) {
+    for (int32_t block = 0; block < r->l.n_block; block++) {
+        struct item it;
+        locate(&it, r, sh, block);
+        find_queries(&it);
+        code_queries(&it);
+    }
+}
+
 static void begin(struct item * it, const run_t * r, int64_t item) {
     const struct hex_cache * c = r->c;
     size_t size;
     lay_out(it, &r->l, c, r->scratch, &size);
     const struct hex_attn_place place = place_of(r, item);
     const int32_t group = r->l.group;
-    it->r      = r;
+    locate(it, r, place.sh, place.block);
     it->index  = place.index;
-    it->block  = place.block;
-    it->sh     = place.sh;
-    it->s      = (int32_t) (it->sh/c->n_head_kv);
-    it->h0     = (int32_t) (it->sh % c->n_head_kv)*group;
     it->tile0  = place.chunk*CHUNK_TILES;
     it->tile1  = r->l.n_tiles + r->l.n_raw;
     it->tile1  = r->l.split ? (int32_t) min64(it->tile0 + CHUNK_TILES, it->tile1) : it->tile1;
-    it->row0   = it->block*r->l.n_rows;
-    it->n_rows = (int32_t) min64(r->l.n_rows, (int64_t) c->n_tps*group - it->row0);
-    it->token0 = it->row0/group;
-    it->n_tokens = (it->row0 + it->n_rows - 1)/group - it->token0 + 1;
     it->unit = it->n_batches = 0;
-    it->blocks_k = c->head_k/64;
-    it->blocks_v = c->head_v/64;
 
     if (r->chunk_alone && it->sh % c->n_head_kv == 0) {
         read_chunk(it);
     }
-    const float * mean = mean_of(c, it->sh);
+    if (r->l.split) {
+        find_queries(it);
+    } else {
+        code_queries(it);
+    }
     for (int32_t i = 0; i < it->n_rows; i++) {
         const int32_t head = it->h0 + (it->row0 + i) % group;
-        const float * q = query_row(it, i);
-        r->k->codes->query(q, it->blocks_k, it->limbs + (size_t) i*2*(size_t) c->head_k, it->scale + i*it->blocks_k, it->offset + 2*i*it->blocks_k);
-        hex_noise_weights(r->a, q, it->weight + i*(it->blocks_k + 1), 1);
-        it->weight[i*(it->blocks_k + 1) + it->blocks_k] = 1;
-        it->shift[i] = 0;
-        if (mean) {
-            r->k->row_qk(q, mean, &it->shift[i], 1, c->head_k);
-        }
         it->token[i] = (it->row0 + i)/group - it->token0;
         const float sink = r->a->sinks && !r->l.split ? r->a->sinks[head] : -INFINITY; // a split's sinks are the merge's
         it->max[i] = sink;
@@ -294,8 +345,11 @@ static void unpack_base(const struct item * it, const struct unit_tile * u, bool
     const char * first = hex_row_base(t, it->s, (int32_t) (it->sh % c->n_head_kv), u->tile*HEX_TILE);
     const size_t step  = t->nb[2];
     const char * rows[HEX_TILE];
-    for (size_t j = 0; j < (size_t) u->n; j++) {
-        rows[j] = first + j*step;
+    for (int32_t j = 0; j < HEX_TILE; j += 4, first += 4*step) { // at least u->n
+        rows[j]     = first;
+        rows[j + 1] = first + step;
+        rows[j + 2] = first + 2*step;
+        rows[j + 3] = first + 3*step;
     }
     unpack(it, is_v, is_v ? c->bits_v : c->bits_k, rows, u->n);
 }

@@ -31,12 +31,14 @@ struct hex_attn_layout {
     bool    split;   // item: (stream, KV head, block, chunk of tiles), merged by log-sum-exp; else (stream, KV head, block)
 
     // offsets into the shared work buffer, in bytes
-    size_t entries;    // struct hex_entry [n_sh][n_slots], sorted by tile
+    size_t entries;    // struct hex_entry [n_sh][n_slots], sorted by cell
     size_t tile_start; // int32 [n_sh][n_tiles + 1]
     size_t seen;       // uint64 [n_stream][n_tps][n_tiles + n_raw]: the elements of a tile that a row sees
     size_t biased;     // uint8, likewise: one of them has a mask value other than 0
     size_t part;       // split: float [n_items][n_rows][2 + head_v]: max, sum, output
     size_t probs;      // split: float [n_sh][n_block][n_rows][n_slots + n_tps], relative to the item's max
+    size_t queries;    // codes, split: [n_sh][n_block] of query_size bytes, query rows in the kernels' form
+    size_t query_size;
     size_t mass;       // not split: float [n_items][n_mass]
     size_t tile;       // floats of one decoded tile
     size_t thread;     // per-thread scratch
@@ -165,6 +167,8 @@ void   hex_attn_floats_item   (const run_t * r, int64_t item);
 
 void   hex_attn_codes_shape   (struct hex_attn_layout * l, const struct hex_cache * c);
 size_t hex_attn_codes_scratch (const struct hex_attn_layout * l, const struct hex_cache * c);
+size_t hex_attn_codes_queries (const struct hex_attn_layout * l, const struct hex_cache * c); // query_size
+void   hex_attn_codes_prepare (const run_t * r, int64_t sh); // split: codes the query rows of its items
 void   hex_attn_codes_item    (const run_t * r, int64_t item);
 
 #ifdef __cplusplus
