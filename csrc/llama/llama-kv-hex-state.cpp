@@ -159,7 +159,6 @@ static void check_header(const state_header & hd, const hex_params & p, size_t n
 }
 
 void llama_kv_hex::state_read(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & placed, llama_seq_id seq_id, const llama_kv_cells & cells) {
-    apply_moves(); // of an earlier restore, before its cells change hands
     try {
         read_tier(io, strm, placed, seq_id, cells);
     } catch (const std::exception & e) {
@@ -324,7 +323,7 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
 }
 
 // Codes the K rows of restored cells again, relative to this cache's mean. Base rows that stay on the device arrive only after
-// state_read has returned (llama.cpp defers them), so this runs before the next ubatch.
+// state_read has returned (llama.cpp defers them), so this runs before the next ubatch, save or restore.
 void llama_kv_hex::apply_moves() {
     for (const auto & m : moves) {
         llama_hex_rows rows(*this, m.il, m.strm);
