@@ -5,205 +5,14 @@
 //            each token, packed: 16 of them whose cells four warps share (decode), or 128 over common tiles (prefill).
 //   finish   merges the ranges in their order, with the sinks; for few query rows it also makes the mass, of the logits that
 //            `attend` has kept of ranked slots and of the ubatch's rows
-//   mass     for many query rows: a block per (stream, KV head, chunk of cells): probabilities of ranked refined cells and of the ubatch's
-//            rows, summed over all query rows in their order; no atomics on floats, so the same input gives the same bits
+//   mass     for many query rows: hex_attn_mass.cu
 //
 // Nothing waits for the host, and grids depend on shapes alone: CUDA graphs capture all of it.
-#include "hex_attn.cuh"
-#include "hex_attn_tile.cuh"
-
-// Shapes of blocks. Few query rows, up to FEW_ROWS: warps take tiles of their own. Many: warps take rows of one tile.
-// Tight: few, and for many rows too, in the 64 KB of shared memory that Turing has.
-#define FEW_ROWS 32
-template<int D> constexpr int few_warps = D < 256 ? 4 : 2;
-template<int D> using few_layout   = tile_layout<D, 1, few_warps<D>, 16>;
-template<int D> using tight_layout = tile_layout<D, 1, few_warps<D>, 16, D < 128 ? HEX_CHUNK : HEX_CHUNK_TIGHT>;
-template<int D> using many_layout  = tile_layout<D, D < 256 ? 8 : 4, 1, D < 256 ? 64 : 32>;
-
-struct attn_args {
-    hex_attn a;
-    int32_t  group;
-    int32_t  n_rows;  // query rows of a (stream, KV head): n_tps*group, token by token
-    int32_t  n_split; // ranges
-    int32_t  range;   // cells of one, a multiple of 32
-    float    noise;   // factor of |q|^2 d^2 in the logits of cells without residual (ggml/hex_ops.h)
-    float  * part;    // [stream, KV head][row][range][2 + D]: maximum, sum, weighted V
-    float  * stat;    // [stream, KV head][row][2]: maximum, 1/sum
-    float  * logits;  // few rows: [stream, KV head][ranked slots, rows of the ubatch][row]; NULL: not kept
-
-    __device__ slot_logits kept(int32_t sh) const {
-        const int32_t n_slots = a.cache.n_ring + a.cache.n_heavy;
-        return { logits ? logits + (int64_t) sh*(n_slots + a.cache.n_tps)*n_rows : NULL, n_slots, n_rows };
-    }
-};
+#include "hex_attn_impl.cuh"
 
 //
-// parts of the kernels
+// attend
 //
-
-static __device__ __forceinline__ float slope_of(const hex_attn & a, int32_t head) {
-    if (a.max_bias <= 0.0f) {
-        return 1.0f;
-    }
-    int32_t n_log2 = 1;
-    while (2*n_log2 <= a.n_head) {
-        n_log2 *= 2;
-    }
-    const float step = a.max_bias/(float) n_log2;
-    return exp2f(head < n_log2 ? -step*(float) (head + 1) : -step/2*(float) (2*(head - n_log2) + 1));
-}
-
-static __device__ __forceinline__ float softcap(float x, float cap) {
-    return cap*(1.0f - __fdividef(2.0f, __expf(2.0f*x/cap) + 1.0f)); // cap*tanh(x/cap)
-}
-
-static __device__ __forceinline__ const uint16_t * mask_row(const hex_attn & a, int32_t s, int32_t token) {
-    return a.mask.data ? (const uint16_t *) (a.mask.data + token*a.mask.nb[1] + s*a.mask.nb[3]) : NULL;
-}
-
-// Query rows [row0, row0 + ROWS) as f16, scaled; shift: their product with the mean that K is coded without; noise: the weights of
-// the coding noise of K's blocks.
-template<typename L, int D>
-static __device__ void load_queries(const attn_args & p, const L & l, uint32_t * shared, int32_t s, int32_t h, int32_t row0) {
-    const hex_cache & c = p.a.cache;
-    const int32_t * state = hex_state(&c, s, h);
-    const float   * mean  = state[HEX_STATE_FROZEN] ? (const float *) state + HEX_STATE_MEAN : NULL;
-    const int lane8 = threadIdx.x % 8;
-
-    for (int r = threadIdx.x/8; r < L::ROWS; r += L::THREADS/8) {
-        const int32_t row = row0 + r;
-        const float * q = row < p.n_rows ? (const float *) (p.a.q.data + row/p.group*p.a.q.nb[1] + (h*p.group + row % p.group)*p.a.q.nb[2] + s*p.a.q.nb[3]) : NULL;
-        uint32_t * to = shared + l.q + r*L::STRIDE/2;
-        float sum = 0.0f, square[D/HEX_BLOCK];
-        for (int b = 0; b < D/HEX_BLOCK; b++) {
-            square[b] = 0.0f;
-            for (int d = b*HEX_BLOCK + 2*lane8; d < (b + 1)*HEX_BLOCK; d += 16) {
-                const float x = q ? q[d]*p.a.scale : 0.0f, y = q ? q[d + 1]*p.a.scale : 0.0f;
-                to[d/2] = hex_f16x2(x, y);
-                sum += mean ? x*mean[d] + y*mean[d + 1] : 0.0f;
-                square[b] += x*x + y*y;
-            }
-        }
-        for (int i = 4; i > 0; i /= 2) {
-            sum += __shfl_xor_sync(HEX_ALL, sum, i);
-            for (int b = 0; b < D/HEX_BLOCK; b++) {
-                square[b] += __shfl_xor_sync(HEX_ALL, square[b], i);
-            }
-        }
-        if (lane8 == 0) {
-            ((float *) shared)[l.shift + r] = sum;
-            for (int b = 0; b < D/HEX_BLOCK; b++) {
-                ((float *) shared)[l.noise + r*(D/HEX_BLOCK) + b] = p.noise*square[b];
-            }
-        }
-    }
-}
-
-enum tile_kind { TILE_PLAIN, TILE_REFINED, TILE_RAW };
-
-struct tile_ref {
-    int kind, first, n; // n cells of its list, or rows of the ubatch, from `first`
-};
-
-template<int T>
-static __device__ __forceinline__ tile_ref tile_at(const chunk_lists & lists, int n_raw, int i) {
-    const int n_p = (lists.n_plain + T - 1)/T, n_r = (lists.n_refined + T - 1)/T;
-    if (i < n_p) {
-        return { TILE_PLAIN, i*T, min(T, lists.n_plain - i*T) };
-    }
-    if (i < n_p + n_r) {
-        return { TILE_REFINED, (i - n_p)*T, min(T, lists.n_refined - (i - n_p)*T) };
-    }
-    return { TILE_RAW, (i - n_p - n_r)*T, min(T, n_raw - (i - n_p - n_r)*T) };
-}
-
-// The cell of a tile's column, -1: none.
-static __device__ __forceinline__ int32_t cell_of(const hex_cache & c, const chunk_lists & lists, const tile_ref & t, int32_t s, int32_t c0, int col) {
-    if (col >= t.n) {
-        return -1;
-    }
-    if (t.kind == TILE_RAW) {
-        const int32_t cell = hex_meta_rows(hex_meta(&c, s))[t.first + col].cell;
-        return cell >= 0 && cell < c.n_kv ? cell : -1;
-    }
-    return c0 + (t.kind == TILE_PLAIN ? lists.cells[t.first + col] : lists.refined_cell(t.first + col));
-}
-
-// Starts the copies of a tile's codes, K or V, as one group.
-template<typename L, int D, int T>
-static __device__ void stage_tile(const hex_cache & c, const L & l, uint32_t * shared, const chunk_lists & lists, const tile_ref & t,
-        int32_t s, int32_t h, int32_t c0, int team, bool is_v) {
-    const int bits = is_v ? c.bits_v : c.bits_k, row_words = L::row_words(bits);
-    uint32_t * raw = shared + l.raw(team, is_v);
-    for (int row = threadIdx.x % L::TEAM/8; row < t.n && t.kind != TILE_RAW; row += L::TEAM/8) {
-        const int32_t cell = cell_of(c, lists, t, s, c0, row);
-        stage_row(hex_row_base(is_v ? &c.v_base : &c.k_base, s, h, cell), (int) hex_block_size(bits)*(D/HEX_BLOCK),
-                raw + T + row*row_words, raw + row, threadIdx.x % 8);
-    }
-    hex_copy_commit();
-}
-
-// K or V of a tile as f16.
-template<typename L, int D, int T>
-static __device__ void load_tile(const hex_cache & c, const L & l, uint32_t * shared, const chunk_lists & lists, const tile_ref & t,
-        int32_t s, int32_t h, int team, bool is_v) {
-    uint16_t * tile = (uint16_t *) (shared + l.tile(team));
-    const uint32_t * mantissa = shared + l.mantissa;
-    if (t.kind == TILE_RAW) {
-        load_raw_rows<L, D, T>(c, s, h, is_v, t.first, t.n, tile);
-        return;
-    }
-    const int bits = is_v ? c.bits_v : c.bits_k;
-    decode_rows_of<L, D, T>(bits, shared + l.raw(team, is_v), L::row_words(bits), t.n, shared + (is_v ? l.lut_v : l.lut_k), mantissa, tile);
-    if (t.kind == TILE_REFINED) {
-        add_residuals<L, D, T>(c, s, h, lists.slots + t.first, is_v, t.n, shared + l.lut_r, mantissa, tile);
-    }
-}
-
-// S = Q*K of 16 query rows and the T cells of a tile.
-template<typename L, int D, int T>
-static __device__ __forceinline__ void tile_logits(const uint16_t * q, const uint16_t * tile, float x[T/8][4]) {
-#pragma unroll
-    for (int j = 0; j < T/8; j++) {
-        x[j][0] = x[j][1] = x[j][2] = x[j][3] = 0.0f;
-    }
-#pragma unroll
-    for (int k = 0; k < D; k += 16) {
-        uint32_t a[4];
-        hex_load_frag(a, q, L::STRIDE, 0, k);
-#pragma unroll
-        for (int j = 0; j < T/16; j++) {
-            uint32_t b[4];
-            hex_load_frag(b, tile, L::STRIDE, 16*j, k);
-            hex_mma(x[2*j],     a, b[0], b[2]);
-            hex_mma(x[2*j + 1], a, b[1], b[3]);
-        }
-    }
-}
-
-// Which of a lane's logits are visible: bit 4*j + 2*half + e for column 8*j + 2*(lane % 4) + e, row lane/4 + 8*half.
-template<int T>
-static __device__ __forceinline__ uint32_t visible_of(const attn_args & p, const chunk_lists & lists, const tile_ref & t, int32_t s, int32_t c0,
-        const int32_t token[2], bool & biased) {
-    const hex_cache & c = p.a.cache;
-    uint32_t seen = 0;
-    biased = false;
-    for (int j = 0; j < T/8; j++) {
-        for (int e = 0; e < 2; e++) {
-            const int32_t cell = cell_of(c, lists, t, s, c0, 8*j + 2*(threadIdx.x % 4) + e);
-            for (int half = 0; half < 2; half++) {
-                if (cell < 0 || token[half] < 0) {
-                    continue;
-                }
-                const uint16_t * mask = mask_row(p.a, s, token[half]);
-                const uint16_t   m    = mask ? mask[cell] : 0;
-                seen  |= m != 0xfc00 ? 1u << (4*j + 2*half + e) : 0;
-                biased = biased || (m != 0xfc00 && (m & 0x7fff) != 0);
-            }
-        }
-    }
-    return seen;
-}
 
 // Squares of the scales of a tile's K blocks, 1/32 of them in each lane: cell i/(D/64), block i % (D/64) for i = lane, lane + 32, ...
 template<int D, int T> constexpr int noise_words = (T*(D/HEX_BLOCK) + HEX_WARP - 1)/HEX_WARP;
@@ -242,30 +51,6 @@ static __device__ __forceinline__ void add_noise(const attn_args & p, const tile
     }
 }
 
-// Products to logits.
-template<int T>
-static __device__ __forceinline__ void finish_logits(const attn_args & p, const chunk_lists & lists, const tile_ref & t, int32_t s, int32_t c0,
-        uint32_t seen, bool biased, const int32_t token[2], const float shift[2], const float slope[2], float x[T/8][4]) {
-#pragma unroll
-    for (int j = 0; j < T/8; j++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int half = i/2;
-            float v = x[j][i] + (t.kind == TILE_RAW ? 0.0f : shift[half]);
-            if (p.a.softcap != 0.0f) {
-                v = softcap(v, p.a.softcap);
-            }
-            if (!(seen >> (4*j + i) & 1)) {
-                v = -INFINITY;
-            } else if (biased) {
-                const int32_t cell = cell_of(p.a.cache, lists, t, s, c0, 8*j + 2*(threadIdx.x % 4) + i % 2);
-                v += slope[half]*hex_f32x2(mask_row(p.a, s, token[half])[cell]).x;
-            }
-            x[j][i] = v;
-        }
-    }
-}
-
 // Keeps a tile's logits for the mass.
 template<int T>
 static __device__ __forceinline__ void keep_logits(const slot_logits & keep, const chunk_lists & lists, const tile_ref & t, int32_t row0, const float x[T/8][4]) {
@@ -286,10 +71,6 @@ static __device__ __forceinline__ void keep_logits(const slot_logits & keep, con
         }
     }
 }
-
-//
-// attend
-//
 
 template<int WR> static __device__ __forceinline__ void team_sync() {
     if (WR == 1) {
@@ -594,102 +375,6 @@ static __global__ void __launch_bounds__(D) hex_attn_finish(const attn_args p) {
 }
 
 //
-// mass
-//
-
-template<int D, typename L>
-static __global__ void __launch_bounds__(L::THREADS) hex_attn_mass(const attn_args p) {
-    constexpr int T = L::CELLS;
-    static_assert(L::WARPS == 1 && T == 16, "a warp has a tile");
-    HEX_SHARED(memory);
-    uint32_t * shared = (uint32_t *) memory;
-    const hex_cache & c = p.a.cache;
-    const L l(c.bits_k, c.bits_v, c.refine);
-    const int32_t n_chunks = (int32_t) gridDim.y - 1; // and one block for the ubatch's rows
-    const bool    raw = (int32_t) blockIdx.y == n_chunks;
-    const int32_t sh = (int32_t) blockIdx.x, s = sh/c.n_head_kv, h = sh % c.n_head_kv, c0 = raw ? 0 : (int32_t) blockIdx.y*L::N_CHUNK;
-    const int lane = threadIdx.x % HEX_WARP, team = threadIdx.x/HEX_WARP;
-    const int32_t n_ranked = c.n_ring + c.n_heavy;
-    float * mass = p.a.mass + (int64_t) sh*(n_ranked + c.n_tps + c.n_heavy);
-    const uint16_t * tile = (const uint16_t *) (shared + l.tile(team));
-
-    fill_tables(c, l, shared);
-    chunk_lists lists = make_lists(c, l, shared, p.kept(sh), s, h, c0, raw ? 0 : min(L::N_CHUNK, c.n_kv - c0));
-    lists.drop_plain();
-    const int n = raw ? (c.n_tps + T - 1)/T : (lists.n_refined + T - 1)/T;
-
-    for (int i0 = 0; i0 < n; i0 += few_warps<D>) { // a tile for each warp, the query rows for all of them
-        const tile_ref t = i0 + team < n ? tile_at<T>(lists, raw ? c.n_tps : 0, i0 + team) : tile_ref { TILE_RAW, 0, 0 };
-        stage_tile<L, D, T>(c, l, shared, lists, t, s, h, c0, team, false);
-        hex_copy_commit(); // an empty group, so that the copies are not the last one
-        hex_copy_wait();
-        __syncwarp();
-        load_tile<L, D, T>(c, l, shared, lists, t, s, h, team, false);
-
-        float total[T/8][2] = { { 0.0f, 0.0f }, { 0.0f, 0.0f } };
-        for (int32_t row0 = 0; row0 < p.n_rows; row0 += 16) {
-            __syncthreads();
-            load_queries<L, D>(p, l, shared, s, h, row0);
-            __syncthreads();
-            int32_t token[2];
-            float   shift[2], slope[2], base[2], inv[2];
-            for (int half = 0; half < 2; half++) {
-                const int32_t row = row0 + lane/4 + 8*half;
-                const float * stat = p.stat + ((int64_t) sh*p.n_rows + min(row, p.n_rows - 1))*2;
-                token[half] = row < p.n_rows ? row/p.group : -1;
-                shift[half] = ((const float *) shared)[l.shift + lane/4 + 8*half];
-                slope[half] = slope_of(p.a, h*p.group + row % p.group);
-                base[half]  = stat[0];
-                inv[half]   = stat[1];
-            }
-            bool biased;
-            const uint32_t seen = visible_of<T>(p, lists, t, s, c0, token, biased);
-            float x[T/8][4];
-            tile_logits<L, D, T>((const uint16_t *) (shared + l.q), tile, x);
-            finish_logits<T>(p, lists, t, s, c0, seen, biased, token, shift, slope, x);
-            for (int j = 0; j < T/8; j++) {
-                for (int e = 0; e < 2; e++) {
-                    total[j][e] += __expf(x[j][e] - base[0])*inv[0] + __expf(x[j][2 + e] - base[1])*inv[1];
-                }
-            }
-        }
-        for (int j = 0; j < T/8; j++) {
-            for (int e = 0; e < 2; e++) {
-                float v = total[j][e];
-                for (int k = 4; k < HEX_WARP; k *= 2) {
-                    v += __shfl_xor_sync(HEX_ALL, v, k);
-                }
-                const int col = 8*j + 2*(lane % 4) + e;
-                if (lane < 4 && col < t.n) {
-                    const int32_t slot = raw ? n_ranked + t.first + col : lists.slots[t.first + col];
-                    if (raw || slot < n_ranked) {
-                        mass[slot] = v;
-                    }
-                }
-            }
-        }
-        for (int col = 0; col < t.n && !raw; col++) { // queries that could see a heavy hitter
-            const int32_t slot = lists.slots[t.first + col], cell = c0 + lists.refined_cell(t.first + col);
-            if (slot < c.n_ring || slot >= n_ranked) {
-                continue;
-            }
-            int32_t n_seen = 0;
-            for (int32_t token = lane; token < c.n_tps; token += HEX_WARP) {
-                const uint16_t * mask = mask_row(p.a, s, token);
-                n_seen += !mask || mask[cell] != 0xfc00;
-            }
-            for (int k = 1; k < HEX_WARP; k *= 2) {
-                n_seen += __shfl_xor_sync(HEX_ALL, n_seen, k);
-            }
-            if (lane == 0) {
-                mass[n_ranked + c.n_tps + slot - c.n_ring] = (float) n_seen;
-            }
-        }
-        __syncthreads();
-    }
-}
-
-//
 // launch
 //
 
@@ -703,11 +388,6 @@ struct attend_kernel {
     int32_t rows, threads, chunk;
     size_t  shared; // bytes
 };
-
-template<typename L>
-static size_t shared_of(const hex_cache & c) {
-    return L(c.bits_k, c.bits_v, c.refine).bytes();
-}
 
 template<int D, typename L>
 static attend_kernel kernel_of(const hex_cache & c) {
@@ -761,7 +441,7 @@ size_t hex_attn_cuda_work(const hex_attn & a, const hex_cuda_device & dev) {
 
 bool hex_attn_cuda_supported(const hex_attn & a, const hex_cuda_device & dev) {
     const hex_cache & c = a.cache;
-    if (c.head_k != c.head_v || hex_has_channels(&c) || c.n_stream*c.n_head_kv > 65535 || !hex_cuda_aligned(c)) {
+    if (c.head_k != c.head_v || hex_has_channels(&c) || (int64_t) c.n_stream*c.n_head_kv > 65535 || !hex_cuda_aligned(c)) {
         return false;
     }
     switch (c.head_k) {
@@ -770,16 +450,6 @@ bool hex_attn_cuda_supported(const hex_attn & a, const hex_cuda_device & dev) {
         case 256: return shared_of<tight_layout<256>>(c) <= dev.shared;
     }
     return false;
-}
-
-template<int D, typename L>
-static void launch_mass(const attn_args & p, cudaStream_t stream) {
-    const hex_cache & c = p.a.cache;
-    const int32_t n_heads = c.n_head_kv*c.n_stream;
-    const auto mass = hex_attn_mass<D, L>;
-    hex_prepare((const void *) mass, L::THREADS, shared_of<L>(c));
-    hex_clear(p.a.mass, sizeof(float)*(size_t) n_heads*(size_t) (c.n_ring + 2*c.n_heavy + c.n_tps), stream);
-    HEX_LAUNCH(mass, dim3(n_heads, (c.n_kv + L::N_CHUNK - 1)/L::N_CHUNK + 1), dim3(L::THREADS), shared_of<L>(c), stream, p);
 }
 
 template<int D>
@@ -795,11 +465,7 @@ static void launch(const attn_args & p, const hex_cuda_device & dev, cudaStream_
     const int32_t floats = p.n_split > 2*FEW_ROWS ? p.n_split : 2*FEW_ROWS;
     HEX_LAUNCH(finish, dim3(p.n_rows + n_mass, n_heads), dim3(D), sizeof(float)*(size_t) floats, stream, p);
     if (p.a.mass && !p.logits) {
-        if (shared_of<few_layout<D>>(c) <= dev.shared) {
-            launch_mass<D, few_layout<D>>(p, stream);
-        } else {
-            launch_mass<D, tight_layout<D>>(p, stream);
-        }
+        hex_attn_mass_cuda(p, dev, stream);
     }
 }
 

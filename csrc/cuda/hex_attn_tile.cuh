@@ -6,8 +6,7 @@
 #pragma once
 
 #include "hex_mma.cuh"
-
-#include "../core/hex_codec_impl.h"
+#include "hex_scale.cuh"
 
 #include <limits.h>
 
@@ -142,8 +141,7 @@ static __device__ __forceinline__ void split_scale(uint32_t word, const uint32_t
 // Scale of a block of a staged row.
 static __device__ __forceinline__ float staged_scale(int bits, const uint32_t * words, uint32_t parity, int block) {
     const int at = 16*(int) parity + 8*(int) hex_block_size(bits)*block + 64*bits; // in bits, a multiple of 16
-    const uint32_t e = (words[at/32] >> at % 32 & 0xffff) >> (8 - bits), octave = e >> (3 + bits), step = e & ((1u << (3 + bits)) - 1);
-    return e == 0 ? 0.0f : hex_bits_float((octave + 127 - 24) << 23 | hex_scale_mantissa[step << (4 - bits)]);
+    return hex_word_scale(bits, words[at/32] >> at % 32 & 0xffff);
 }
 
 // 16 samples whose bits begin at bit 0 of x.

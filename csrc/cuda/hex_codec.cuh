@@ -4,8 +4,7 @@
 #pragma once
 
 #include "hex_cuda.cuh"
-
-#include "../core/hex_codec_impl.h"
+#include "hex_scale.cuh"
 
 #define HEX_SEARCH_WORDS (64 + 2*HEX_STATES/2 + 8*HEX_WARP) // of shared memory, per warp: samples, metrics, branches
 
@@ -199,8 +198,7 @@ static __device__ hex_code hex_attempt(const float x[2], float sigma, int attemp
 // What the lane's samples decode to.
 template<int K>
 static __device__ void hex_decode_own(const hex_code & code, float y[2]) {
-    const uint32_t e = code.word >> (8 - K), octave = e >> (3 + K), step = e & ((1u << (3 + K)) - 1);
-    const float scale = e == 0 ? 0.0f : hex_bits_float((octave + 127 - 24) << 23 | hex_scale_mantissa[step << (4 - K)]);
+    const float scale = hex_word_scale(K, code.word);
     for (int j = 0; j < 2; j++) {
         y[j] = scale*(float) hex_value(K, code.w[j]);
     }
@@ -209,11 +207,10 @@ static __device__ void hex_decode_own(const hex_code & code, float y[2]) {
 // hex_unbias of csrc/core/hex_codec.c: the same operations in the same order. Returns the scale word.
 template<int K>
 static __device__ uint32_t hex_unbiased_word(const hex_code & code, const float x[2], float share) {
-    const uint32_t e = code.word >> (8 - K), octave = e >> (3 + K), step = e & ((1u << (3 + K)) - 1);
-    if (e == 0) {
+    const float scale = hex_word_scale(K, code.word);
+    if (scale == 0.0f) {
         return code.word;
     }
-    const float scale = hex_bits_float((octave + 127 - 24) << 23 | hex_scale_mantissa[step << (4 - K)]);
     const float unit  = 1.0f/scale;
     float xx[2], xv[2];
     for (int j = 0; j < 2; j++) {

@@ -168,8 +168,7 @@ static __device__ void encode_residual(int32_t refine, const float z[2], char * 
 
 // Samples 64*b + lane and + 32 of a stored row.
 static __device__ void decode_codes(int bits, const char * block, float y[2]) {
-    const uint32_t e = hex_get_scale_word(block, bits) >> (8 - bits), octave = e >> (3 + bits), step = e & ((1u << (3 + bits)) - 1);
-    const float scale = e == 0 ? 0.0f : hex_bits_float((octave + 127 - 24) << 23 | hex_scale_mantissa[step << (4 - bits)]);
+    const float scale = hex_block_scale(bits, block);
     for (int j = 0; j < 2; j++) {
         const int at = (threadIdx.x % HEX_WARP + j*HEX_WARP)*bits;
         const uint32_t w = (uint32_t) get_u16(block + at/8) >> at % 8 & 255;
@@ -531,14 +530,14 @@ static __global__ void __launch_bounds__(PLACE_THREADS) hex_commit_place(const h
 
 static __global__ void __launch_bounds__(2*HEX_WARP) hex_commit_encode(const hex_cache c, int32_t * work) {
     HEX_SHARED(shared);
-    const int32_t i = (int32_t) blockIdx.y, sh = (int32_t) blockIdx.z, s = sh/c.n_head_kv, h = sh % c.n_head_kv;
+    const int32_t i = (int32_t) blockIdx.x, sh = (int32_t) blockIdx.z, s = sh/c.n_head_kv, h = sh % c.n_head_kv;
     const int lane = threadIdx.x % HEX_WARP, warp = threadIdx.x/HEX_WARP;
     const place_work w = place_work_of(c, work, sh);
     if (w.row_ring[i] == ROW_DROPPED) {
         return;
     }
-    const bool    is_v = (int32_t) blockIdx.x >= c.head_k/HEX_BLOCK;
-    const int32_t b    = (int32_t) blockIdx.x - (is_v ? c.head_k/HEX_BLOCK : 0);
+    const bool    is_v = (int32_t) blockIdx.y >= c.head_k/HEX_BLOCK;
+    const int32_t b    = (int32_t) blockIdx.y - (is_v ? c.head_k/HEX_BLOCK : 0);
     const int     bits = is_v ? c.bits_v : c.bits_k;
     const int32_t cell = hex_meta_rows(hex_meta(&c, s))[i].cell;
     const int32_t * state = hex_state(&c, s, h);
@@ -581,7 +580,7 @@ size_t hex_commit_cuda_work(const struct hex_cache & c) {
 }
 
 bool hex_commit_cuda_supported(const struct hex_cache & c) {
-    return !hex_has_channels(&c) && (int64_t) c.n_head_kv*c.n_stream <= 65535 && c.n_tps <= 65535 && hex_cuda_aligned(c);
+    return !hex_has_channels(&c) && (int64_t) c.n_head_kv*c.n_stream <= 65535 && hex_cuda_aligned(c);
 }
 
 bool hex_commit_cuda(const struct hex_commit & cm, void * work, cudaStream_t stream) {
@@ -596,6 +595,6 @@ bool hex_commit_cuda(const struct hex_commit & cm, void * work, cudaStream_t str
         return true;
     }
     HEX_LAUNCH(hex_commit_place, dim3(n_heads), dim3(PLACE_THREADS), place, stream, cm, (int32_t *) work);
-    HEX_LAUNCH(hex_commit_encode, dim3((c.head_k + c.head_v)/HEX_BLOCK, c.n_tps, n_heads), dim3(2*HEX_WARP), encode, stream, c, (int32_t *) work);
+    HEX_LAUNCH(hex_commit_encode, dim3(c.n_tps, (c.head_k + c.head_v)/HEX_BLOCK, n_heads), dim3(2*HEX_WARP), encode, stream, c, (int32_t *) work);
     return true;
 }

@@ -11,13 +11,17 @@
 #    define HEX_TENSOR_CORES
 #endif
 
-// Two floats to f16, saturated: an infinite value would spoil a whole tile.
+// What f16 can hold: an infinite value would spoil a whole tile. What is not a number stays so, which fmaxf alone would hide.
+static __device__ __forceinline__ float hex_saturated(float x) {
+    return x != x ? x : fminf(fmaxf(x, -65504.0f), 65504.0f);
+}
+
+// Two floats to f16, saturated.
 static __device__ __forceinline__ uint32_t hex_f16x2(float x, float y) {
 #if defined(HEX_CUDA_ON_CPU)
-    const auto one = [](float v) { return (uint32_t) hex_fp32_to_fp16(v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v); };
-    return one(x) | one(y) << 16;
+    return (uint32_t) hex_fp32_to_fp16(hex_saturated(x)) | (uint32_t) hex_fp32_to_fp16(hex_saturated(y)) << 16;
 #else
-    const __half2 h = __floats2half2_rn(fminf(fmaxf(x, -65504.0f), 65504.0f), fminf(fmaxf(y, -65504.0f), 65504.0f));
+    const __half2 h = __floats2half2_rn(hex_saturated(x), hex_saturated(y));
     return *(const uint32_t *) &h;
 #endif
 }

@@ -166,6 +166,10 @@ inline void run_block() {
 
 template<typename F>
 void launch(dim3 grid, dim3 block, size_t shared, F kernel) {
+    if (grid.x - 1 >= 0x7fffffffu || grid.y - 1 >= 65535 || grid.z - 1 >= 65535) {
+        fprintf(stderr, "cuda_on_cpu: a grid of %u x %u x %u blocks\n", grid.x, grid.y, grid.z);
+        abort();
+    }
     m.order     = m.order*1664525u + 1013904223u;
     m.kernel    = kernel;
     m.grid_dim  = grid;

@@ -2,6 +2,7 @@
 #include "ops/attn_case.h"
 
 #include "cuda/hex_attn.cu"
+#include "cuda/hex_attn_mass.cu"
 
 #include "core/check.h"
 #include "core/hex_config.h"
@@ -165,7 +166,7 @@ static void test_turing() {
     rng r { 64 };
     int bad = 0, n = 0, n_small = 0;
     worst all;
-    for (const char * preset : { "tiny", "compact", "balanced", "quality" }) {
+    for (const char * preset : { "tiny", "compact", "balanced", "quality", "paper" }) {
         for (const int32_t head : { 64, 128, 256 }) {
             for (const int32_t n_tps : { 1, 40 }) {
                 hex_params hp;
@@ -203,6 +204,50 @@ static void test_turing() {
     check(n_small >= 3, "%d of them with chunks of fewer cells", n_small);
 }
 
+// A query that is not a number gives such an output, and disturbs no other.
+static void test_not_a_number() {
+    rng r { 9 };
+    int bad = 0, n = 0;
+    for (const int32_t head : { 64, 128, 256 }) {
+        for (const int32_t n_tps : { 1, 40 }) {
+            attn_case c;
+            c.sh.head_k = c.sh.head_v = head;
+            c.sh.n_head_kv = 2;
+            c.sh.n_ring = c.sh.n_heavy = 30;
+            c.sh.n_ctx  = c.n_kv = 300;
+            c.group  = 2;
+            c.n_tps  = n_tps;
+            c.mask   = MASK_CAUSAL;
+            c.frozen = true;
+            attn_data a(c, r);
+            const size_t i_nan = (size_t) ((n_tps - 1)*4 + 1); // the last token, head 1 of 4
+            ((float *) (a.q.as<char>() + a.q_row*(size_t) (n_tps - 1) + a.q_head))[head - 3] = NAN;
+            const struct hex_attn at = a.attn();
+            buffer work(hex_attn_ref_work(&at));
+            hex_attn_ref(&at, work.as<void>(), 0);
+            std::vector<float> ref_out = a.out, ref_mass = a.mass;
+            bool ok = run_cuda(a, { 4, 99*1024 }, r);
+            for (size_t i = 0; i < a.out.size(); i++) {
+                const bool not_a_number = i/(size_t) head == i_nan;
+                ok = ok && std::isnan(ref_out[i]) == not_a_number && std::isnan(a.out[i]) == not_a_number;
+            }
+            for (size_t i = 0; i < a.mass.size(); i++) {
+                ok = ok && std::isnan(ref_mass[i]) == std::isnan(a.mass[i]);
+            }
+            for (std::vector<float> * x : { &ref_out, &ref_mass, &a.out, &a.mass }) {
+                std::replace_if(x->begin(), x->end(), [](float v) { return std::isnan(v); }, 0.0f);
+            }
+            worst w;
+            if (!compare(a, ref_out, ref_mass, w) || !ok) {
+                describe(n, c, "not a number", w);
+                bad++;
+            }
+            n++;
+        }
+    }
+    check(bad == 0, "a query that is not a number gives such an output and disturbs no other: %d cases", n);
+}
+
 // Refused rather than computed wrongly.
 static void test_refused() {
     rng r { 5 };
@@ -225,6 +270,7 @@ int main(int argc, char ** argv) {
     test_random(n_cases, sanitized ? 1e4 : 4e4);
     test_scales();
     test_turing();
+    test_not_a_number();
     test_refused();
     return check_exit_code();
 }
