@@ -38,20 +38,25 @@ static enum hex_isa clamped(enum hex_isa isa) {
 }
 
 static enum hex_isa from_environment(void) {
+    static atomic_flag said = ATOMIC_FLAG_INIT; // threads may ask at the same time
     const char * want = getenv("HEXKV_ISA");
+    const enum hex_isa best = hex_isa_best();
     for (int i = 0; want && i < (int) (sizeof(names) / sizeof(names[0])); i++) {
         if (strcmp(want, names[i]) == 0) {
+            if (clamped((enum hex_isa) i) != (enum hex_isa) i && !atomic_flag_test_and_set(&said)) {
+                fprintf(stderr, "hexkv: HEXKV_ISA=%s is more than this CPU has, taking %s\n", want, names[best]);
+            }
             return clamped((enum hex_isa) i);
         }
     }
-    if (want && *want) {
+    if (want && *want && !atomic_flag_test_and_set(&said)) {
         fprintf(stderr, "hexkv: HEXKV_ISA=%s is not one of", want);
         for (size_t i = 0; i < sizeof(names)/sizeof(names[0]); i++) {
             fprintf(stderr, " %s", names[i]);
         }
-        fprintf(stderr, ", taking %s\n", names[hex_isa_best()]);
+        fprintf(stderr, ", taking %s\n", names[best]);
     }
-    return hex_isa_best();
+    return best;
 }
 
 static atomic_int current = -1; // -1: not asked yet. Threads that race to ask get the same answer.

@@ -1,4 +1,4 @@
-// Run-time choice of the CPU path. HEXKV_ISA=ref|avx2|avx512 (ref|neon on ARM) forces one; a path that the CPU lacks falls to the next.
+// Run-time choice of the CPU path. HEXKV_ISA=ref|avx2|avx512 (ref|neon on ARM) forces one; a path that the CPU lacks falls to the next, with a line on stderr.
 #pragma once
 
 #ifdef __cplusplus
