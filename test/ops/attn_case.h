@@ -55,6 +55,26 @@ static void cover(const attn_case & c) {
     covered[std::string("mask ") + mask_names[c.mask]]++;
 }
 
+// What does not depend on the time there is.
+static void draw_rest(attn_case & c, rng & r) {
+    c.n_kv = r.chance(0.3) ? c.sh.n_ctx : r.range(1, c.sh.n_ctx);
+
+    if (c.sh.refine != HEX_REFINE_NONE) {
+        c.sh.n_ring     = r.chance(0.2) ? 0 : r.below(c.sh.n_ctx/2 + 2);
+        c.sh.n_heavy    = r.chance(0.3) ? 0 : r.below(c.sh.n_ctx/2 + 2);
+        c.sh.graph_kind = r.pick(graphs);
+        set_graph(c.sh, r);
+    }
+    c.mask    = r.below(N_MASKS);
+    c.alibi   = r.chance(0.3);
+    c.softcap = r.chance(0.3);
+    c.sinks   = r.chance(0.3);
+    c.hostile = r.chance(0.5);
+    c.huge    = r.chance(0.15);
+    c.frozen  = r.chance(0.6);
+    c.sh.unbias = r.chance(0.3) ? 0 : r.chance(0.5) ? 1 : 0.3f;
+}
+
 static attn_case random_case(rng & r, double budget) {
     attn_case c;
     const int hd = r.below(5);
@@ -80,22 +100,30 @@ static attn_case random_case(rng & r, double budget) {
             case 3: c.group        = r.pick(groups); break;
         }
     }
-    c.n_kv = r.chance(0.3) ? c.sh.n_ctx : r.range(1, c.sh.n_ctx);
+    draw_rest(c, r);
+    return c;
+}
 
-    if (c.sh.refine != HEX_REFINE_NONE) {
-        c.sh.n_ring     = r.chance(0.2) ? 0 : r.below(c.sh.n_ctx/2 + 2);
-        c.sh.n_heavy    = r.chance(0.3) ? 0 : r.below(c.sh.n_ctx/2 + 2);
-        c.sh.graph_kind = r.pick(graphs);
-        set_graph(c.sh, r);
-    }
-    c.mask    = r.below(N_MASKS);
-    c.alibi   = r.chance(0.3);
-    c.softcap = r.chance(0.3);
-    c.sinks   = r.chance(0.3);
-    c.hostile = r.chance(0.5);
-    c.huge    = r.chance(0.15);
-    c.frozen  = r.chance(0.6);
-    c.sh.unbias = r.chance(0.3) ? 0 : r.chance(0.5) ? 1 : 0.3f;
+// Items of 64 query rows, which the budget of random cases has with group 1 alone: few cells, one head.
+static const int32_t many_rows[][2] = { { 74, 7 }, { 171, 3 }, { 512, 3 }, { 513, 3 }, { 513, 7 } }; // tokens, group
+
+static attn_case many_rows_case(rng & r, const int32_t rows[2]) {
+    attn_case c;
+    c.sh.head_k = c.sh.head_v = r.chance(0.5) ? 64 : 128;
+    c.sh.bits_k = r.range(1, 4);
+    c.sh.bits_v = r.range(1, 4);
+    c.sh.refine = HEX_REFINE_HEX4;
+    c.sh.padded = r.chance(0.5);
+    c.n_tps     = rows[0];
+    c.group     = rows[1];
+    c.sh.n_ctx  = r.range(100, 150);
+    draw_rest(c, r);
+    c.huge = false;
+    c.n_kv = c.sh.n_ctx - r.below(20);
+    c.sh.n_ring     = r.range(1, c.sh.n_ctx/5);
+    c.sh.n_heavy    = r.range(1, c.sh.n_ctx/5);
+    c.sh.graph_kind = HEX_BACKBONE_NONE; // channels would be F16
+    c.sh.refine = (enum hex_refine) r.range(HEX_REFINE_HEX1, HEX_REFINE_HEX4);
     return c;
 }
 
