@@ -12,22 +12,26 @@
 
 #include <algorithm>
 #include <bitset>
+#include <cmath>
 #include <cstdlib>
 
 static constexpr int32_t FRAME_MAX = 1 << 15; // farther out the angles of RoPE, in floats, get coarse
 
 static constexpr size_t CELLS_PER_STEP = 2048; // of one graph, so that its memory does not grow with the context
 
-// rotate back, RoPE by the shift, rotate: what build_graph_shift does, on rows of floats
+// rotate back, RoPE by the shift, rotate: what build_graph_shift does, on rows of floats, and without its attn_factor: a row got
+// that when it was computed, and each turn would scale it once more
 static ggml_tensor * build_turn(const llama_kv_cache & kv, const llama_cparams & cparams, ggml_context * ctx,
         ggml_tensor * rows, ggml_tensor * shift, ggml_tensor * rot, uint32_t il) {
     const auto & hparams = llama_hex_access::hparams(kv);
     const auto & model   = llama_hex_access::model(kv);
 
+    const float freq_scale  = model.get_rope_freq_scale(cparams, il);
+    const float attn_factor = cparams.yarn_ext_factor != 0 ? 1/(1 + 0.1f*logf(1/freq_scale)) : 1; // YaRN multiplies by that itself
+
     ggml_tensor * cur = rot ? llama_mul_mat_hadamard(ctx, rows, rot) : rows;
     cur = ggml_rope_ext(ctx, cur, shift, model.get_rope_factors(cparams, il), hparams.n_rot(il), hparams.rope_type, cparams.n_ctx_orig_yarn,
-            model.get_rope_freq_base(cparams, il), model.get_rope_freq_scale(cparams, il),
-            cparams.yarn_ext_factor, cparams.yarn_attn_factor, cparams.yarn_beta_fast, cparams.yarn_beta_slow);
+            model.get_rope_freq_base(cparams, il), freq_scale, cparams.yarn_ext_factor, attn_factor, cparams.yarn_beta_fast, cparams.yarn_beta_slow);
     return rot ? llama_mul_mat_hadamard(ctx, cur, rot) : cur;
 }
 

@@ -58,7 +58,7 @@ static void shifts(const llama_model * model) {
         check(moved.ok() && moved.length(0) == 120 && moved.mean_kl() < 3*still.mean_kl() + 1e-5, "ten shifts, sliding window, all refined: mean KL %.1e, without shifts %.1e%s%s",
               moved.mean_kl(), still.mean_kl(), moved.ok() ? "" : "; ", moved.why().c_str());
     }
-    for (const char * name : { "balanced", "tiny" }) { // rows without a residual are coded anew at each shift
+    for (const char * name : { "balanced", "tiny" }) { // the frame moves: of the rows without a residual only the kept ones are coded anew
         twin still(model, {}, preset(name), false), moved(model, {}, preset(name), false);
         still.prompt(0, 120, 40);
         moved.prompt(0, 120, 40);
@@ -68,7 +68,7 @@ static void shifts(const llama_model * model) {
             still.prompt(0, 16, 1);
             moved.prompt(0, 16, 1);
         }
-        check(moved.ok() && moved.mean_kl() < 3*still.mean_kl(), "ten shifts, %s: mean KL %.1e, without shifts %.1e%s%s", name,
+        check(moved.ok() && moved.mean_kl() < 1.5*still.mean_kl(), "ten shifts, %s: mean KL %.1e, without shifts %.1e%s%s", name,
               moved.mean_kl(), still.mean_kl(), moved.ok() ? "" : "; ", moved.why().c_str());
     }
 }
@@ -158,6 +158,58 @@ static void into_company(const llama_model * model, int n_vocab) {
         const bool twice = load(d.get(), data, 0) && load(e.get(), save(d.get(), 0), 0);
         const double kl_twice = twice ? continue_both(c.get(), e.get(), n_vocab, 80, 0, &same) : INFINITY;
         check(twice && kl_twice < bound, "%s: saved again before a decode, KL at most %.1e", full ? "all refined" : "balanced", kl_twice);
+    }
+}
+
+// RoPE of some models makes rows longer (attn_factor, and YaRN on top of it). A turn of a stored row must not: with one layer, K
+// depends on token and position alone, so a cache that has read the text where it is now is the truth. Stock's shift, which
+// scales the moved rows once more each time, is not.
+static void attention_factor() {
+    tiny_model shape;
+    shape.n_layer = 1;
+    const model_ptr model = load_tiny(shape);
+    const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model.get()));
+    for (const bool yarn : { false, true }) {
+        for (const bool neighbour : { false, true }) { // with one there is no frame: all moved rows are coded again
+            setup two;
+            two.n_seq = 2, two.n_ctx = 512;
+            llama_context_params p = context_params(two, all_refined(32));
+            if (yarn) {
+                p.rope_scaling_type = LLAMA_ROPE_SCALING_TYPE_YARN;
+                p.rope_freq_scale   = 0.25f; // 1 + 0.1 ln 4 = 1.14
+                p.yarn_orig_ctx     = 128;
+            } else {
+                p.yarn_attn_factor = 1.1f;
+            }
+            const context_ptr hex(llama_init_from_model(model.get(), p));
+            p.hex = {};
+            const context_ptr f16(llama_init_from_model(model.get(), p));
+
+            std::vector<row> rows = text(1, 120);
+            decode(hex.get(), rows, nullptr);
+            if (neighbour) {
+                decode(hex.get(), text(2, 150, 0, 1), nullptr);
+            }
+            const auto mem = llama_get_memory(hex.get());
+            for (int i = 0; i < 10; i++) {
+                llama_memory_seq_rm (mem, 0, 4, 20);
+                llama_memory_seq_add(mem, 0, 20, -1, -16);
+                rows.erase(rows.begin() + 4, rows.begin() + 20);
+                const auto more = text(10 + i, 16, 104);
+                decode(hex.get(), more, nullptr);
+                rows.insert(rows.end(), more.begin(), more.end());
+            }
+            std::vector<float> a, b;
+            for (size_t i = 0; i < rows.size(); i++) {
+                rows[i].pos = (int) i;
+            }
+            decode(f16.get(), rows, nullptr);
+            decode(f16.get(), text(3, 1, 120), &a);
+            decode(hex.get(), text(3, 1, 120), &b);
+            const double kl = kl_divergence(a.data(), b.data(), n_vocab);
+            check(kl < 1e-4, "ten shifts, %s%s: KL %.1e to the text read where it is now", yarn ? "YaRN" : "attention factor 1.1",
+                  neighbour ? ", beside another sequence" : "", kl);
+        }
     }
 }
 
@@ -287,6 +339,7 @@ int main(void) {
         const model_ptr model = load_tiny(tiny_model());
         const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model.get()));
         shifts(model.get());
+        attention_factor();
         round_trips(model.get(), n_vocab);
         into_company(model.get(), n_vocab);
         frames(model.get(), n_vocab);
