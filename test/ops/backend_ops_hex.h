@@ -12,7 +12,7 @@
 
 enum hex_mode {
     HEX_MODE_ATTN,   // HEX_ATTN
-    HEX_MODE_COMMIT, // HEX_COMMIT with any mass; compares the codes of K
+    HEX_MODE_COMMIT, // HEX_COMMIT with any mass; compares every byte of K, V, pool and state
     HEX_MODE_CHAIN,  // HEX_ATTN, HEX_COMMIT, then HEX_ATTN over what was stored: pool, state and codes of V count as well
 };
 
@@ -27,7 +27,46 @@ struct hex_shape_case {
     int graph = HEX_BACKBONE_NONE;
     bool mask = true, sinks = false, frozen = true;
     float max_bias = 0.0f, softcap = 0.0f;
+    bool chain = false; // of measurements: hex_chain
 };
+
+// A measurement repeats one op, and what it reads may then stay in the L2 cache of a GPU, as it does not where every layer of
+// a model has a cache of its own. So the op of a measurement of decoding is a chain, the queries of one the output of the one before,
+// over several caches in turns: together over twice the L2 of an H100. Its time is that of all `ops`.
+struct hex_chain {
+    int caches, ops;
+
+    explicit hex_chain(size_t bytes) { // that one op reads
+        caches = (int) std::min<size_t>(16, ((size_t) 160 << 20)/bytes + 1);
+        ops    = (116 - 4*caches)/2/caches*caches; // test_case has room for 128 tensors
+    }
+    std::string vars() const { return ",caches=" + std::to_string(caches) + ",ops=" + std::to_string(ops); }
+    // so many that the chain is not repeated
+    static uint64_t flops() { return UINT64_C(1000000000000); }
+};
+
+// The queries of the next op.
+static ggml_tensor * hex_chain_q(ggml_context * ctx, ggml_tensor * out, int64_t d, int64_t n_head, int64_t nb, int64_t ns) {
+    const size_t row = ggml_element_size(out)*d;
+    return ggml_view_4d(ctx, out, d, nb, n_head, ns, row*n_head, row, row*n_head*nb, 0);
+}
+
+// Uniform values, the same ones for the same state of gen.
+static void hex_init_uniform(ggml_tensor * t, std::mt19937 & gen, float lo, float hi) {
+    std::uniform_real_distribution<float> uniform(lo, hi);
+    std::vector<float> x(ggml_nelements(t));
+    for (float & v : x) {
+        v = uniform(gen);
+    }
+    if (!ggml_is_quantized(t->type)) {
+        GGML_ASSERT(t->type == GGML_TYPE_F32);
+        ggml_backend_tensor_set(t, x.data(), 0, ggml_nbytes(t));
+        return;
+    }
+    std::vector<char> codes(ggml_nbytes(t));
+    ggml_quantize_chunk(t->type, x.data(), codes.data(), 0, ggml_nrows(t), t->ne[0], nullptr);
+    ggml_backend_tensor_set(t, codes.data(), 0, codes.size());
+}
 
 // Random codes, the scales of their blocks such that samples are about 2^(octave - 19). To encode the gigabytes of a measurement
 // would take longer than the measurement, and time does not depend on what the codes are.
@@ -58,21 +97,29 @@ struct test_hex : public test_case {
     }
 
     std::string vars() override {
-        const auto & [type_k, type_v, refine, hsk, hsv, nh, nr, kv, nb, ns, n_ring, n_heavy, graph, mask, sinks, frozen, max_bias, softcap] = c;
+        const auto & [type_k, type_v, refine, hsk, hsv, nh, nr, kv, nb, ns, n_ring, n_heavy, graph, mask, sinks, frozen, max_bias, softcap, caches] = c;
         const bool chain = mode_hex == HEX_MODE_CHAIN;
         return VARS_TO_STR10(type_k, type_v, refine, hsk, hsv, nh, nr, kv, nb, ns) + "," +
-               VARS_TO_STR9(n_ring, n_heavy, graph, mask, sinks, frozen, max_bias, softcap, chain);
+               VARS_TO_STR9(n_ring, n_heavy, graph, mask, sinks, frozen, max_bias, softcap, chain) + (caches ? perf_chain().vars() : "");
     }
+
+    hex_chain perf_chain() const {
+        return hex_chain((size_t) c.ns*c.nh*(ggml_row_size(c.type_k, c.hsk) + ggml_row_size(c.type_v, c.hsv))*c.kv);
+    }
+    int n_caches() const { return c.chain ? perf_chain().caches : 1; }
 
     uint64_t op_flops(ggml_tensor * t) override {
         GGML_UNUSED(t);
-        return (uint64_t) 2*c.nh*c.nr*c.nb*c.ns*(c.hsk + c.hsv)*(c.kv + c.nb);
+        return c.chain ? hex_chain::flops() : (uint64_t) 2*c.nh*c.nr*c.nb*c.ns*(c.hsk + c.hsv)*(c.kv + c.nb);
     }
 
     // The output and the mass each for itself: their sizes differ.
     double err(const float * a, const float * b, size_t n) override {
         const size_t n_out = (size_t) c.hsv*c.nh*c.nr*c.nb*c.ns;
-        if (n <= n_out || mode_hex == HEX_MODE_COMMIT) {
+        if (mode_hex == HEX_MODE_COMMIT) {
+            return std::equal(a, a + n, b) ? 0.0 : 1.0;
+        }
+        if (n <= n_out) {
             return nmse(a, b, n);
         }
         const double e = nmse(a, b, n_out);
@@ -120,17 +167,18 @@ struct test_hex : public test_case {
 
     ggml_tensor * build_graph(ggml_context * ctx) override {
         const int64_t n_tokens = (int64_t) c.nb*c.ns, n_head = c.nh*c.nr;
+        const int64_t n_stream = (int64_t) c.ns*n_caches();
         // K and V of the cache are views of more cells, q is permuted as in a model's graph
-        ggml_tensor * k_all  = named(ggml_new_tensor_4d(ctx, c.type_k, c.hsk, c.nh, p.n_ctx, c.ns), "k_base");
-        ggml_tensor * v_all  = named(ggml_new_tensor_4d(ctx, c.type_v, c.hsv, c.nh, p.n_ctx, c.ns), "v_base");
+        ggml_tensor * k_all  = named(ggml_new_tensor_4d(ctx, c.type_k, c.hsk, c.nh, p.n_ctx, n_stream), "k_base");
+        ggml_tensor * v_all  = named(ggml_new_tensor_4d(ctx, c.type_v, c.hsv, c.nh, p.n_ctx, n_stream), "v_base");
         ggml_tensor * k_base = ggml_view_4d(ctx, k_all, c.hsk, c.nh, c.kv, c.ns, k_all->nb[1], k_all->nb[2], k_all->nb[3], 0);
         ggml_tensor * v_base = ggml_view_4d(ctx, v_all, c.hsv, c.nh, c.kv, c.ns, v_all->nb[1], v_all->nb[2], v_all->nb[3], 0);
         ggml_tensor * k_cur  = named(ggml_new_tensor_3d(ctx, GGML_TYPE_F32, c.hsk, c.nh, n_tokens), "k_cur");
         ggml_tensor * v_cur  = named(ggml_new_tensor_3d(ctx, GGML_TYPE_F32, c.hsv, c.nh, n_tokens), "v_cur");
-        ggml_tensor * state  = named(ggml_new_tensor_3d(ctx, GGML_TYPE_I32, hex_state_size(c.hsk, p.n_ring, p.n_heavy), c.nh, c.ns), "state");
+        ggml_tensor * state  = named(ggml_new_tensor_3d(ctx, GGML_TYPE_I32, hex_state_size(c.hsk, p.n_ring, p.n_heavy), c.nh, n_stream), "state");
         ggml_tensor * meta   = named(ggml_new_tensor_2d(ctx, GGML_TYPE_I32, hex_meta_words(c.nb, p.n_ring, p.n_ctx), c.ns), "meta");
         ggml_tensor * pool   = n_slots() == 0 ? nullptr :
-            named(ggml_new_tensor_4d(ctx, GGML_TYPE_I8, hex_slot_size((hex_refine) p.refine, c.hsk, c.hsv), n_slots(), c.nh, c.ns), "pool");
+            named(ggml_new_tensor_4d(ctx, GGML_TYPE_I8, hex_slot_size((hex_refine) p.refine, c.hsk, c.hsv), n_slots(), c.nh, n_stream), "pool");
 
         ggml_tensor * mass = nullptr;
         ggml_tensor * q    = nullptr;
@@ -141,6 +189,9 @@ struct test_hex : public test_case {
             q = ggml_permute(ctx, q, 0, 2, 1, 3);
             m = c.mask  ? named(ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.kv, c.nb, 1, c.ns), "m") : nullptr;
             s = c.sinks ? named(ggml_new_tensor_1d(ctx, GGML_TYPE_F32, n_head), "s") : nullptr;
+            if (c.chain) {
+                return named(build_chain(ctx, q, k_cur, v_cur, k_all, v_all, pool, state, meta, m), "out");
+            }
             ggml_tensor * attn = ggml_hex_attn(ctx, q, k_cur, v_cur, k_base, v_base, pool, state, meta, m, s, &p);
             if (mode_hex == HEX_MODE_ATTN) {
                 return named(attn, "out");
@@ -152,13 +203,52 @@ struct test_hex : public test_case {
         }
         ggml_tensor * commit = ggml_hex_commit(ctx, k_cur, v_cur, mass, k_base, v_base, pool, state, meta, &p);
         if (mode_hex == HEX_MODE_COMMIT) {
+            if (mode == MODE_TEST && gf) { // nodes of their own, which are compared as well
+                ggml_build_forward_expand(gf, commit);
+                for (ggml_tensor * t : { k_all, v_all, pool, state }) {
+                    if (t) {
+                        ggml_build_forward_expand(gf, bytes_of(ctx, t));
+                    }
+                }
+            }
             return named(commit, "out");
         }
         ggml_tensor * later = named(ggml_new_tensor_2d(ctx, GGML_TYPE_I32, meta->ne[0], c.ns), "meta_later");
         return named(ggml_hex_attn(ctx, q, k_cur, v_cur, commit, v_base, pool, state, later, m, s, &p), "out");
     }
 
-    // Rows take cells that hold nothing, some cells hold no token at all; slots hold tokens, each once.
+    // A copy of the bytes of a tensor as they are by then.
+    ggml_tensor * bytes_of(ggml_context * ctx, ggml_tensor * t) {
+        ggml_tensor * bytes = ggml_view_1d(ctx, t, ggml_nelements(t), 0);
+        bytes->type  = GGML_TYPE_I8;
+        bytes->ne[0] = (int64_t) ggml_nbytes(t);
+        bytes->nb[0] = 1;
+        bytes->nb[1] = bytes->nb[2] = bytes->nb[3] = ggml_nbytes(t);
+        return ggml_cont(ctx, bytes);
+    }
+
+    ggml_tensor * build_chain(ggml_context * ctx, ggml_tensor * q, ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * k_all, ggml_tensor * v_all,
+            ggml_tensor * pool, ggml_tensor * state, ggml_tensor * meta, ggml_tensor * m) {
+        const hex_chain chain = perf_chain();
+        struct cache { ggml_tensor * k, * v, * pool, * state; };
+        std::vector<cache> caches;
+        for (int i = 0; i < chain.caches; i++) {
+            const auto part = [&](ggml_tensor * t, int64_t n2) { // streams of the cache; n2: of dimension 2
+                return ggml_view_4d(ctx, t, t->ne[0], t->ne[1], n2, c.ns, t->nb[1], t->nb[2], t->nb[3], (size_t) i*c.ns*t->nb[3]);
+            };
+            caches.push_back({ part(k_all, c.kv), part(v_all, c.kv), pool ? part(pool, c.nh) : nullptr,
+                ggml_view_3d(ctx, state, state->ne[0], c.nh, c.ns, state->nb[1], state->nb[2], (size_t) i*c.ns*state->nb[2]) });
+        }
+        ggml_tensor * out = nullptr;
+        for (int i = 0; i < chain.ops; i++) {
+            const cache & a = caches[i % chain.caches];
+            out = ggml_hex_attn(ctx, q, k_cur, v_cur, a.k, a.v, a.pool, a.state, meta, m, nullptr, &p);
+            q   = i + 1 < chain.ops ? hex_chain_q(ctx, out, c.hsk, c.nh*c.nr, c.nb, c.ns) : q;
+        }
+        return out;
+    }
+
+    // Rows take cells that hold nothing, some cells hold no token at all; slots hold tokens, each once. What is measured is full.
     struct plan {
         std::vector<int32_t> words, later, heavy;
     };
@@ -170,7 +260,8 @@ struct test_hex : public test_case {
         }
         std::shuffle(order.begin(), order.end(), gen);
         const int n_rows  = std::min(c.nb, c.kv/2);
-        const int n_empty = (c.kv - n_rows)/10;
+        const bool full   = mode == MODE_PERF;
+        const int n_empty = full ? 0 : (c.kv - n_rows)/10;
 
         plan res;
         res.words.resize(hex_meta_words(c.nb, p.n_ring, p.n_ctx));
@@ -182,10 +273,10 @@ struct test_hex : public test_case {
             bits[*i/32] |= (int32_t) (1u << *i % 32);
         }
         for (int i = 0; i < p.n_ring; i++) {
-            ring[i] = i % 7 != 3 && cell < end ? *cell++ : -1;
+            ring[i] = (full || i % 7 != 3) && cell < end ? *cell++ : -1;
         }
         for (int i = 0; i < p.n_heavy; i++) {
-            res.heavy.push_back(i % 5 != 2 && cell < end ? *cell++ + 1 : 0);
+            res.heavy.push_back((full || i % 5 != 2) && cell < end ? *cell++ + 1 : 0);
         }
         for (int i = 0; i < c.nb; i++) {
             rows[i] = { i < n_rows ? order[i] : -1, i < p.n_ring && i % 4 != 1 ? i : -1, c.nb - i, -1, 0, i == 0 };
@@ -213,8 +304,11 @@ struct test_hex : public test_case {
     }
 
     void initialize_tensors(ggml_context * ctx) override {
-        std::random_device rd;
-        std::mt19937 gen(rd());
+        uint32_t seed = 2166136261u; // FNV-1a of the parameters: every run has the same case
+        for (const char byte : op_desc(nullptr) + vars()) {
+            seed = (seed ^ (uint8_t) byte)*16777619u;
+        }
+        std::mt19937 gen(seed);
         std::normal_distribution<float> gauss(0.0f, 1.0f);
         std::uniform_real_distribution<float> uniform(0.0f, 1.0f);
 
@@ -247,8 +341,8 @@ struct test_hex : public test_case {
                     ggml_backend_tensor_set(t, words.data(), i*t->nb[1], words.size()*sizeof(int32_t));
                 }
             } else if (name == "state") {
-                for (int i = 0; i < c.ns*c.nh; i++) {
-                    init_state(t, i, plans[i/c.nh], gen);
+                for (int i = 0; i < n_caches()*c.ns*c.nh; i++) {
+                    init_state(t, i, plans[i/c.nh % c.ns], gen);
                 }
             } else if (name == "pool") {
                 init_pool(t, gen);
@@ -256,22 +350,22 @@ struct test_hex : public test_case {
                 for (size_t i = 0; i < x.size(); i++) {
                     const size_t tile = i/64 % 5; // seen whole, hidden whole, or by chance; with ALiBi biased
                     const bool   show = tile == 0 || (tile != 1 && uniform(gen) < 0.8f);
-                    x[i] = !show ? -INFINITY : c.max_bias > 0.0f || tile == 4 ? -uniform(gen) : 0.0f;
+                    x[i] = mode == MODE_PERF ? 0.0f : !show ? -INFINITY : c.max_bias > 0.0f || tile == 4 ? -uniform(gen) : 0.0f;
                 }
                 std::vector<ggml_fp16_t> y(x.size());
                 ggml_fp32_to_fp16_row(x.data(), y.data(), x.size());
                 ggml_backend_tensor_set(t, y.data(), 0, y.size()*sizeof(ggml_fp16_t));
             } else if (name == "s") {
-                init_tensor_uniform(t, -3.0f, 3.0f);
+                hex_init_uniform(t, gen, -3.0f, 3.0f);
             } else if (name == "mass") {
-                init_tensor_uniform(t, 0.0f, 1.0f);
+                hex_init_uniform(t, gen, 0.0f, 1.0f);
             } else if (name == "q" || name == "k_cur" || name == "v_cur") {
                 for (float & v : x) {
                     v = gauss(gen);
                 }
                 ggml_backend_tensor_set(t, x.data(), 0, x.size()*sizeof(float));
             } else {
-                init_tensor_uniform(t);
+                hex_init_uniform(t, gen, -1.0f, 1.0f);
             }
         }
     }
@@ -311,6 +405,57 @@ struct test_hex : public test_case {
             }
         }
         ggml_backend_tensor_set(t, data.data(), 0, data.size());
+    }
+};
+
+// Stock attention in the same chain. Its streams would share K and V, so sequences are more heads.
+struct test_stock_chain : public test_flash_attn_ext {
+    const hex_chain chain;
+
+    test_stock_chain(int64_t d, int64_t nh, int64_t nr, int64_t kv, int64_t nb, ggml_type type) :
+        test_flash_attn_ext(d, d, nh, { nr, 1 }, kv, nb, true, false, 0, 0, GGML_PREC_F32, type, type, { 0, 2, 1, 3 }),
+        chain((size_t) (2*kv*nh)*ggml_row_size(type, d)) {}
+
+    std::string vars() override { return test_flash_attn_ext::vars() + chain.vars(); }
+
+    uint64_t op_flops(ggml_tensor * t) override {
+        GGML_UNUSED(t);
+        return hex_chain::flops();
+    }
+
+    ggml_tensor * build_graph(ggml_context * ctx) override {
+        ggml_tensor * q = ggml_permute(ctx, ggml_new_tensor_4d(ctx, GGML_TYPE_F32, hsk, nh*nr23[0], nb, 1), 0, 2, 1, 3);
+        ggml_tensor * m = ggml_set_name(ggml_new_tensor_4d(ctx, GGML_TYPE_F16, kv, nb, 1, 1), "m");
+        ggml_tensor * all[2] = { ggml_new_tensor_4d(ctx, type_K, hsk, nh, kv, chain.caches), ggml_new_tensor_4d(ctx, type_V, hsv, nh, kv, chain.caches) };
+        std::vector<std::array<ggml_tensor *, 2>> caches(chain.caches);
+        for (int i = 0; i < chain.caches; i++) {
+            for (int j = 0; j < 2; j++) {
+                const ggml_tensor * t = all[j];
+                caches[i][j] = ggml_view_4d(ctx, all[j], t->ne[0], kv, nh, 1, t->nb[2], t->nb[1], t->nb[3], (size_t) i*t->nb[3]);
+            }
+        }
+        ggml_tensor * out = nullptr;
+        for (int i = 0; i < chain.ops; i++) {
+            const auto & [k, v] = caches[i % chain.caches];
+            out = ggml_flash_attn_ext(ctx, q, k, v, m, 1.0f/sqrtf((float) hsk), max_bias, logit_softcap);
+            ggml_prec_set_acc(out, prec);
+            q = i + 1 < chain.ops ? hex_chain_q(ctx, out, hsk, nh*nr23[0], nb, 1) : q;
+        }
+        return ggml_set_name(out, "out");
+    }
+
+    void initialize_tensors(ggml_context * ctx) override {
+        for (ggml_tensor * t = ggml_get_first_tensor(ctx); t != NULL; t = ggml_get_next_tensor(ctx, t)) {
+            if (t->op != GGML_OP_NONE || t->view_src) {
+                continue;
+            }
+            if (strcmp(t->name, "m") == 0) { // all seen
+                const std::vector<ggml_fp16_t> zero(ggml_nelements(t));
+                ggml_backend_tensor_set(t, zero.data(), 0, ggml_nbytes(t));
+            } else {
+                init_tensor_uniform(t);
+            }
+        }
     }
 };
 
@@ -403,9 +548,10 @@ static void append_hex_cases(std::vector<std::unique_ptr<test_case>> & cases) {
 }
 
 // Decoding and prefill beside flash attention over stock types. HEXKV_PERF_LARGE: the sizes that GPUs are measured at.
-static void append_hex_perf_case(std::vector<std::unique_ptr<test_case>> & cases, int kv, int nb, int ns) {
+static void append_hex_perf_case(std::vector<std::unique_ptr<test_case>> & cases, int kv, int nb, int ns, bool chain) {
     for (ggml_type type : {GGML_TYPE_F16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0}) { // its streams would share K and V, so more heads
-        cases.emplace_back(new test_flash_attn_ext(128, 128, 8*ns, {4, 1}, kv, nb, true, false, 0, 0, GGML_PREC_F32, type, type, {0, 2, 1, 3}));
+        cases.emplace_back(chain ? new test_stock_chain(128, 8*ns, 4, kv, nb, type) :
+            new test_flash_attn_ext(128, 128, 8*ns, {4, 1}, kv, nb, true, false, 0, 0, GGML_PREC_F32, type, type, {0, 2, 1, 3}));
     }
     hex_shape_case c;
     c.type_k = GGML_TYPE_HEX4;
@@ -417,19 +563,20 @@ static void append_hex_perf_case(std::vector<std::unique_ptr<test_case>> & cases
     c.ns = ns;
     c.n_ring  = 256;
     c.n_heavy = kv/16;
-    cases.emplace_back(new test_hex(HEX_MODE_ATTN, c));
     cases.emplace_back(new test_hex(HEX_MODE_COMMIT, c));
+    c.chain = chain;
+    cases.emplace_back(new test_hex(HEX_MODE_ATTN, c));
 }
 
 static void append_hex_perf_cases(std::vector<std::unique_ptr<test_case>> & cases) {
     const bool large = getenv("HEXKV_PERF_LARGE") != nullptr;
-    for (int kv : large ? std::vector<int>{ 8192, 32768, 131072 } : std::vector<int>{ 4096, 16384 }) {
-        append_hex_perf_case(cases, kv, 1, 1);
-        if (large) {
-            append_hex_perf_case(cases, kv, 1, 8);
+    for (int kv : large ? std::vector<int>{ 4096, 8192, 32768, 131072 } : std::vector<int>{ 4096, 16384 }) {
+        append_hex_perf_case(cases, kv, 1, 1, large);
+        if (large && kv > 4096) { // that is only what llama-bench is compared with
+            append_hex_perf_case(cases, kv, 1, 8, true);
         }
-        if (kv <= 32768) {
-            append_hex_perf_case(cases, kv, 512, 1);
+        if (kv <= 32768 && !(large && kv == 4096)) {
+            append_hex_perf_case(cases, kv, 512, 1, false);
         }
     }
 }
