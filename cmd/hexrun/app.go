@@ -64,12 +64,26 @@ func newApp(e *env) *cli.Command {
 	}
 	app.Action = func(_ context.Context, cmd *cli.Command) error {
 		if name := cmd.Args().First(); name != "" {
-			return usagef("%q is no command; use chat, run, compare, bench, eval, info or version", name)
+			return noCommand(name)
 		}
 		return cli.ShowAppHelp(cmd)
 	}
 	prepare(app.Commands, onUsageError)
 	return app
+}
+
+// noCommand refuses a name that is none of the commands.
+func noCommand(name string) error {
+	return usagef("%q is no command; use chat, run, compare, bench, eval, info or version", name)
+}
+
+// unknownCommand is what the user typed in place of a command below cmd; empty: one that there is, a flag, or nothing.
+func unknownCommand(cmd *cli.Command, args []string) string {
+	at := strings.Count(cmd.FullName(), " ")
+	if len(cmd.Commands) == 0 || at >= len(args) || strings.HasPrefix(args[at], "-") || cmd.Command(args[at]) != nil {
+		return ""
+	}
+	return args[at]
 }
 
 // prepare sets what all commands have in common.

@@ -27,15 +27,15 @@ const evalCaches = "q8_0,q4_0,hex:balanced,hex:tiny"
 func evalFlags() []cli.Flag {
 	return append(modelFlags(), threadsFlag(),
 		texts(aboutCache, "caches", "LIST|what to measure, separated by commas, may be repeated: q8_0/q4_0, hex:PRESET, hex:PRESET:heavy=0.1, ...", evalCaches),
-		text(aboutCache, "grid", "", "FILE|more of them, one on each line, or label = cache; # begins a comment"),
+		texts(aboutCache, "grid", "FILE|more of them, one on each line, or label = cache; # begins a comment; may be repeated", ""),
 		text(aboutOutput, "resume", "", "FILE|what is finished: kept there, and not measured again"),
 		formatFlag(report.Formats...))
 }
 
 // evalSettings reads --caches and --grid; without both it takes evalCaches.
 func evalSettings(e *env, cmd *cli.Command, step int) ([]setting, error) {
-	lists, path := cmd.StringSlice("caches"), cmd.String("grid")
-	if len(lists) == 0 && path == "" {
+	lists, paths := cmd.StringSlice("caches"), cmd.StringSlice("grid")
+	if len(lists) == 0 && len(paths) == 0 {
 		lists = []string{evalCaches}
 	}
 	var g grid.Grid
@@ -44,7 +44,7 @@ func evalSettings(e *env, cmd *cli.Command, step int) ([]setting, error) {
 			return nil, err
 		}
 	}
-	if path != "" {
+	for _, path := range paths {
 		text, err := readText(e, path)
 		if err != nil {
 			return nil, err

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 
 	"github.com/urfave/cli/v3"
 
@@ -22,12 +20,14 @@ import (
 const evalGreedyHelp = `Prompts are passages of a text, evenly spread. A stock f16 cache and each of --caches continue every prompt by --predict
 tokens, always with the likeliest token that does not end the text. The table says after how many tokens a continuation parts
 from that of f16 (the median over the prompts), and how many continuations end in a loop: their last 64 tokens, or four periods,
-repeat with a period of at most 256 tokens. A continuation that has been in a loop for 256 tokens is not computed further.
+repeat with a period of at most 256 tokens. A continuation that has been in a loop for 256 tokens is cut there, so "not parted
+when cut" counts those that follow f16 to the end, or to where both are cut or one is; they count as --predict tokens in the median.
 
 The first row is the floor: f16 again, with the prompt read in other steps, as in hexrun eval kld. A single near-tie that falls
 the other way parts two texts for good, so parting says how often caches decide near-ties otherwise, not which text is better.
 
-With --resume FILE each finished continuation is written down, and a run that was interrupted goes on there.`
+With --resume FILE each finished continuation is written down, and a run that was interrupted goes on there. Those of another build
+of hexrun, model, -t, -ngl or HEXKV_COARSE are computed again.`
 
 func evalGreedyCommand(e *env) *cli.Command {
 	return &cli.Command{
@@ -47,14 +47,12 @@ func evalGreedyCommand(e *env) *cli.Command {
 
 // greedyKey is a continuation: all that its tokens depend on.
 type greedyKey struct {
-	Program    string `json:"program"`
-	Model      string `json:"model"`
-	ModelBytes int64  `json:"model_bytes"`
-	Text       string `json:"text"`  // SHA-256
-	First      int    `json:"first"` // token of the text
-	Prompt     int    `json:"prompt_tokens"`
-	Predict    int    `json:"predict"`
-	Cache      string `json:"cache"`
+	records.Origin
+	Text    string `json:"text"`  // SHA-256
+	First   int    `json:"first"` // token of the text
+	Prompt  int    `json:"prompt_tokens"`
+	Predict int    `json:"predict"`
+	Cache   string `json:"cache"`
 }
 
 type greedyRun struct {
@@ -100,7 +98,7 @@ func evalGreedy(ctx context.Context, e *env, cmd *cli.Command) error {
 		return usagef("-f %s: one text is enough; name it alone", cmd.StringSlice("file")[1])
 	}
 	r.text = all[0]
-	if r.key.Program, r.key.Model, r.key.ModelBytes, err = measuredWith(cmd); err != nil {
+	if r.key.Origin, err = measuredWith(cmd); err != nil {
 		return err
 	}
 	r.key.Text = r.text.hash
@@ -132,17 +130,18 @@ func evalGreedy(ctx context.Context, e *env, cmd *cli.Command) error {
 	return report.WriteGreedy(e.stdout, cmd.String("output"), rows)
 }
 
-// measuredWith names the program and the model for the keys of what is kept.
-func measuredWith(cmd *cli.Command) (program, model string, bytes int64, err error) {
+// measuredWith says what measures, for the keys of what is kept.
+func measuredWith(cmd *cli.Command) (records.Origin, error) {
 	path, err := modelPath(cmd)
 	if err != nil {
-		return "", "", 0, err
+		return records.Origin{}, err
+	}
+	layers, err := gpuLayers(cmd)
+	if err != nil {
+		return records.Origin{}, err
 	}
 	v := hexkv.Version()
-	if file, err := os.Stat(path); err == nil { // openModel says what is wrong otherwise
-		bytes = file.Size()
-	}
-	return v.Version + " " + v.ISA, filepath.Base(path), bytes, nil
+	return records.NewOrigin(v.Version+" "+v.ISA, path, layers, max(0, cmd.Int("threads")))
 }
 
 func (r *greedyRun) prepare(m *hexkv.Model) error {

@@ -123,6 +123,36 @@ func TestEvalRecall(t *testing.T) {
 	assert.Contains(t, out, "| q8_0 ")
 }
 
+// noTail is a cache that cannot drop a tail.
+type noTail struct{}
+
+func (noTail) Truncate(int) (int, error) { return 0, nil }
+
+type tail struct{}
+
+func (tail) Truncate(n int) (int, error) { return n, nil }
+
+// A second candidate is not judged without the text.
+func TestKeepOnly(t *testing.T) {
+	assert.NoError(t, keepOnly(tail{}, 40))
+	assert.EqualError(t, keepOnly(noTail{}, 40), "this model's cache cannot drop a candidate's tokens, 0 of 40 were kept: it is recurrent, or has a sliding window that the text has passed; "+
+		"use a model with full attention, or a text that is shorter than the window (--length)")
+}
+
+// Generated questions are told apart by what they say.
+func TestRecallKeyOfQuestions(t *testing.T) {
+	hash := func(kind string, count int) string {
+		var r recallRun
+		_, _, err := r.questions(&env{}, kind, "", count)
+		require.NoError(t, err)
+		return r.key.Questions
+	}
+	assert.Len(t, hash("needle", 3), 64)
+	assert.Equal(t, hash("needle", 3), hash("needle", 3))
+	assert.NotEqual(t, hash("needle", 3), hash("multikey", 3))
+	assert.NotEqual(t, hash("needle", 3), hash("needle", 4))
+}
+
 func TestEvalQuestionsThatCannotWork(t *testing.T) {
 	needModel(t)
 	short := temp(t, "short.txt", "Too short.")
@@ -141,6 +171,7 @@ func TestEvalQuestionsThatCannotWork(t *testing.T) {
 		{"eval recall --step 0", exitUsage, "--step 0: use 1 to 4096 tokens"},
 		{"eval recall --kind haystack", exitUsage, "--kind haystack: use needle or multikey"},
 		{"eval recall --kind needle -f " + short, exitUsage, "leave it or -f out"},
+		{"eval recall --length 50 -f " + short, exitUsage, "--length 50 is for generated questions"},
 		{"eval recall --length 50", exitUsage, "--length 50: too short for the facts and the question"},
 		{"eval recall --length 100000", exitUsage, "the model was trained with 8,192"},
 		{"eval recall -f " + short, exitError, "line 1 is no JSON object"},

@@ -23,11 +23,12 @@ attention with another kernel. It says what a change of kernels alone does: with
 activations, which amplifies the last bits of any change, and its kernel for fewer than 64 queries adds up V in f16, which
 matters in long texts. Caches whose kernels add up in F32 can be below it. Only f16 and hex:off, read in the same steps, are exactly 0.
 
-Intervals hold the true value with 95 %: blocks of 64 consecutive positions are drawn again 1,000 times, with a fixed
-seed. Fewer than 4 blocks give no interval. Windows follow each other in the text, and each begins with the BOS token if
+Intervals are 95 % within these windows, and other texts may differ by more: blocks of 64 consecutive positions are drawn again
+1,000 times, with a fixed seed. Fewer than 4 blocks give no interval. Windows follow each other in the text, and each begins with the BOS token if
 the model wants one.
 
-With --resume FILE each finished window of a cache is written down, and a run that was interrupted goes on there.`
+With --resume FILE each finished window of a cache is written down, and a run that was interrupted goes on there. Windows of another
+build of hexrun, model, -t, -ngl or HEXKV_COARSE are measured again.`
 
 func evalKLDCommand(e *env) *cli.Command {
 	return &cli.Command{
@@ -111,6 +112,6 @@ func newEvalRun(e *env, cmd *cli.Command) (*evalRun, error) {
 	if r.texts, err = evalTexts(e, cmd.StringSlice("file")); err != nil {
 		return nil, err
 	}
-	r.program, r.model, r.modelBytes, err = measuredWith(cmd)
+	r.origin, err = measuredWith(cmd)
 	return r, err
 }

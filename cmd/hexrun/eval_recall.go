@@ -26,8 +26,8 @@ is too small to answer. While the text is read nothing tells which tokens will m
 --kind needle hides one fact, and the wrong answer is a number that is not in the text; multikey hides eight, and the wrong answer
 belongs to another name. Depths are spread evenly. With -f questions come from a file of RULER instead.
 
-The text is read in steps of --step tokens, so that compression acts within it. Intervals hold the true value with 95 %;
-the difference is taken question by question, and is 0 within the interval where a cache recalls as f16 does.`
+The text is read in steps of --step tokens, so that compression acts within it. Intervals are 95 % within these questions: others may differ by more.
+The difference is taken question by question, and is 0 within the interval where a cache recalls as f16 does.`
 
 func evalRecallCommand(e *env) *cli.Command {
 	return &cli.Command{
@@ -48,16 +48,14 @@ func evalRecallCommand(e *env) *cli.Command {
 
 // recallKey is a question to a cache: all that its margin depends on.
 type recallKey struct {
-	Program    string `json:"program"`
-	Model      string `json:"model"`
-	ModelBytes int64  `json:"model_bytes"`
-	Questions  string `json:"questions"` // kind, or SHA-256 of the file
-	Length     int    `json:"length"`    // of generated texts
-	Items      int    `json:"items"`     // depth and filler of an item depend on how many there are
-	Item       int    `json:"item"`
-	Context    int    `json:"n_ctx"` // of the longest question
-	Step       int    `json:"step"`
-	Cache      string `json:"cache"`
+	records.Origin
+	Questions string `json:"questions"` // SHA-256 of the file, or of generated questions and what hides them
+	Length    int    `json:"length"`    // of generated texts
+	Items     int    `json:"items"`     // depth and filler of an item depend on how many there are
+	Item      int    `json:"item"`
+	Context   int    `json:"n_ctx"` // of the longest question
+	Step      int    `json:"step"`
+	Cache     string `json:"cache"`
 }
 
 type recallAnswer struct {
@@ -87,6 +85,8 @@ func evalRecall(ctx context.Context, e *env, cmd *cli.Command) error {
 		return usagef("--step %d: use 1 to 4096 tokens", r.key.Step)
 	case path != "" && kind != "":
 		return usagef("--kind %s is for generated questions; leave it or -f out", kind)
+	case path != "" && cmd.IsSet("length"):
+		return usagef("--length %d is for generated questions, those of a file are as long as they are; leave it or -f out", r.key.Length)
 	}
 	if kind == "" {
 		kind = "multikey"
@@ -103,7 +103,7 @@ func evalRecall(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	if r.key.Program, r.key.Model, r.key.ModelBytes, err = measuredWith(cmd); err != nil {
+	if r.key.Origin, err = measuredWith(cmd); err != nil {
 		return err
 	}
 	m, err := openModel(ctx, e, cmd)
@@ -140,7 +140,6 @@ func (r *recallRun) questions(e *env, kind, path string, count int) ([]needle.Qu
 		r.key.Questions, r.key.Length = newEvalText(name, text).hash, 0
 		return all, name, err
 	}
-	r.key.Questions = kind
 	var all []needle.Question
 	for n := range count {
 		q, err := needle.New(kind, n)
@@ -149,6 +148,7 @@ func (r *recallRun) questions(e *env, kind, path string, count int) ([]needle.Qu
 		}
 		all = append(all, q)
 	}
+	r.key.Questions = newEvalText(kind, fmt.Sprintf("%q", all)+corpus.Text).hash
 	return all, kind, nil
 }
 
@@ -310,11 +310,22 @@ func margin(ctx context.Context, s *hexkv.Session, it recallItem, wrongFirst boo
 		if sums[c], err = likelihood(ctx, s, first, candidates[c]); err != nil {
 			return recallAnswer{}, err
 		}
-		if _, err := s.Truncate(len(it.prompt)); err != nil {
+		if err := keepOnly(s, len(it.prompt)); err != nil {
 			return recallAnswer{}, err
 		}
 	}
 	return recallAnswer{Margin: sums[0] - sums[1], Bits: st.BitsPerElement}, nil
+}
+
+// keepOnly drops what follows the first n tokens. A cache that cannot do that is emptied, and what comes next would be judged
+// without the text.
+func keepOnly(s interface{ Truncate(int) (int, error) }, n int) error {
+	kept, err := s.Truncate(n)
+	if err == nil && kept != n {
+		err = fmt.Errorf("this model's cache cannot drop a candidate's tokens, %s of %s were kept: it is recurrent, or has a sliding window that the text has passed; "+
+			"use a model with full attention, or a text that is shorter than the window (--length)", human.Count(kept), human.Count(n))
+	}
+	return err
 }
 
 // likelihood returns the logarithm of the probability of tokens, in nats; first predicts the first of them.

@@ -65,5 +65,5 @@ func (r *evalRun) title() string {
 		names[i] = t.name
 	}
 	return fmt.Sprintf("%s, %s of %s tokens of %s, KL divergence from f16 in nats (steps of %d tokens), 95 %% intervals; the first row is the floor",
-		r.model, plural(len(r.windows), "window"), human.Count(r.size), strings.Join(names, ", "), r.step)
+		r.origin.Model, plural(len(r.windows), "window"), human.Count(r.size), strings.Join(names, ", "), r.step)
 }

@@ -14,9 +14,8 @@ import (
 
 // evalRun is one run of eval kld: every setting reads every window, and all results are in records.
 type evalRun struct {
-	program, model string
-	modelBytes     int64
-	format         string
+	origin records.Origin
+	format string
 
 	size, step, threads int
 	count, start        int // windows of each text, token where the first one begins
@@ -32,6 +31,10 @@ type evalRun struct {
 func (r *evalRun) prepare(m *hexkv.Model) error {
 	if r.size == 0 {
 		r.size = m.Info().TrainedContext
+	}
+	if trained := m.Info().TrainedContext; r.size > trained {
+		return usagef("-c %d: the model was trained with %s tokens, and errors of longer windows say nothing about caches; use -c %d at most",
+			r.size, human.Count(trained), trained)
 	}
 	if err := canHold(m, r.settings); err != nil {
 		return err
@@ -59,8 +62,7 @@ func canHold(m *hexkv.Model, settings []setting) error {
 
 // key says which question of the records a setting and a window are.
 func (r *evalRun) key(s setting, w window) kld.Window {
-	return kld.Window{Program: r.program, Model: r.model, ModelBytes: r.modelBytes, Text: w.hash, First: w.first, Tokens: len(w.tokens),
-		Step: r.step, Cache: s.cache}
+	return kld.Window{Origin: r.origin, Text: w.hash, First: w.first, Tokens: len(w.tokens), Step: r.step, Cache: s.cache}
 }
 
 // missing returns the settings whose result for w is not in the records.

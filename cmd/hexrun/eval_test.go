@@ -28,8 +28,9 @@ func evalRows(t *testing.T, args ...string) (rows []report.EvalRow, out, stderr 
 
 func TestEvalKLD(t *testing.T) {
 	needModel(t)
-	grid := temp(t, "grid.txt", "# two of them\nhex:off\nsmall ones = hex:tiny:recent=40\n")
-	args := []string{"-c", "256", "--windows", "2", "--start", "100", "--step", "30", "--caches", "q4_0", "--grid", grid}
+	grid := temp(t, "grid.txt", "# the first\nhex:off\n")
+	more := temp(t, "more.txt", "small ones = hex:tiny:recent=40\n")
+	args := []string{"-c", "256", "--windows", "2", "--start", "100", "--step", "30", "--caches", "q4_0", "--grid", grid, "--grid", more}
 	rows, want, stderr := evalRows(t, append(args, "--lockstep", "2")...)
 	assert.Empty(t, stderr, "no bar without a terminal")
 	require.Len(t, rows, 4)
@@ -114,6 +115,25 @@ func TestEvalKLD(t *testing.T) {
 	assert.Equal(t, 4, strings.Count(out, "\n"))
 }
 
+// Records of another mode or model are not taken.
+func TestEvalResumesItsOwn(t *testing.T) {
+	needModel(t)
+	path := filepath.Join(t.TempDir(), "records")
+	kept := func(t *testing.T, args ...string) int {
+		t.Helper()
+		_, _, _ = evalRows(t, append(args, "-c", "128", "--step", "128", "--caches", "hex:off", "--resume", path)...)
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		return strings.Count(string(data), "\n")
+	}
+	require.Equal(t, 2, kept(t))
+	require.Equal(t, 2, kept(t), "all of it is there")
+	t.Setenv("HEXKV_COARSE", "0")
+	require.Equal(t, 4, kept(t))
+	require.Equal(t, 6, kept(t, "-ngl", "0"))
+	require.Equal(t, 6, kept(t, "-ngl", "0"))
+}
+
 // One window from the beginning is what compare reads, so the numbers are the same.
 func TestEvalKLDIsCompare(t *testing.T) {
 	needModel(t)
@@ -178,6 +198,7 @@ func TestEvalRefused(t *testing.T) {
 	}{
 		{"eval", exitUsage, "use hexrun eval kld"},
 		{"eval dance", exitUsage, `"dance" is not understood`},
+		{"eval dance --step 3", exitUsage, `"dance" is not understood`},
 		{"eval kld dance", exitUsage, "see hexrun eval kld --help"},
 		{"eval kld --nope", exitUsage, "unknown flag --nope; see hexrun eval kld --help"},
 		{"eval kld --step 0", exitUsage, "--step 0: use 1 to 4096 tokens"},
@@ -186,6 +207,7 @@ func TestEvalRefused(t *testing.T) {
 		{"eval kld --lockstep 0", exitUsage, "--lockstep 0: use 1 or more"},
 		{"eval kld -c -1", exitUsage, "-c -1: use 1 or more tokens"},
 		{"eval kld -c 100", exitUsage, "-c 100: windows of so few tokens say little; use 128"},
+		{"eval kld -c 9000", exitUsage, "-c 9000: the model was trained with 8,192 tokens"},
 		{"eval kld --caches ,", exitUsage, "name no cache; use"},
 		{"eval kld --caches q8_0,foo", exitUsage, "'foo' is unknown"},
 		{"eval kld --caches q8_0 --caches q8_0", exitUsage, "q8_0 is named twice"},

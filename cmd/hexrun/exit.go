@@ -64,6 +64,12 @@ var (
 func commandLine(cmd *cli.Command, args []string, err error) error {
 	help := cmd.FullName() + " --help"
 	text := err.Error()
+	if name := unknownCommand(cmd, args); name != "" { // what follows it is not the fault
+		if cmd == cmd.Root() {
+			return noCommand(name)
+		}
+		return stray(cmd, name)
+	}
 	if m := unknownFlag.FindStringSubmatch(text); m != nil {
 		flag := typed(args, m[1])
 		if instead := elsewhere[m[1]]; instead != "" {

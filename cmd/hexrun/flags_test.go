@@ -110,6 +110,7 @@ func TestRefusedFlags(t *testing.T) {
 		{"-c 8k", "-c 8k: use a whole number of tokens, such as 8192;"},
 		{"-t abc", "-t abc: use 1 to 512, or 0 for the physical cores;"},
 		{"--temp warm", "--temp warm: use 0 to 100;"},
+		{"--temp -1", "--temp -1 is out of range; use 0 to 100"},
 		{"--hex-seed -1", "--hex-seed -1: use 0 to 4294967295;"},
 		{"--hex -p hi", "--hex needs a preset: use one of off, tiny, "},
 		{"-p hi --hex", "--hex needs a preset: use one of off, tiny, "},

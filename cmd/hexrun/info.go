@@ -18,8 +18,8 @@ func infoCommand(e *env) *cli.Command {
 		Name:  "info",
 		Usage: "describe a model, and what its cache takes per context length",
 		Flags: append(modelFlags(),
-			whole(aboutModel, "ctx-size c", "", "N|plan this context only", 0, "512 to 32768"),
-			&cli.BoolFlag{Name: "probe", Category: aboutCache, Usage: "measure the presets on this model, in a minute at most, and recommend one"},
+			whole(aboutModel, "ctx-size c", "", "N|plan this context only, and probe with it", 0, "512 to 32768"),
+			&cli.BoolFlag{Name: "probe", Category: aboutCache, Usage: "measure the presets on this model, in a minute at most once it is loaded, and recommend one for a context of -c (1024)"},
 			threadsFlag(),
 			formatFlag("md", "json")),
 		Action: action(e, func(ctx context.Context, cmd *cli.Command) error { return info(ctx, e, cmd) }),
@@ -86,7 +86,7 @@ func info(ctx context.Context, e *env, cmd *cli.Command) error {
 	}
 	var found *probed
 	if cmd.Bool("probe") {
-		p, err := probe(ctx, e, m, max(0, cmd.Int("threads")), probeTime)
+		p, err := probe(ctx, e, m, cmd.Int("ctx-size"), max(0, cmd.Int("threads")), probeTime)
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -15,13 +16,16 @@ import (
 )
 
 const (
-	probeTokens = 1024
-	probeLeast  = 256 // tokens that a recommendation needs: nearly all of fewer are refined
+	probeTokens = 1024 // without -c
 	probeStep   = 64
 	probeTime   = 55 * time.Second // so that a minute is enough
-	// probeThreshold is how far above the floor a cache may be in the second half, in nats. SmolLM2-135M at q4_0 is 0.06 above.
-	probeThreshold = 0.05
+	// probeLeast tokens have four blocks in their second half, the fewest that give intervals.
+	probeLeast = 512
+	// probeShare of the error that q4_0 adds to the floor is what a recommended preset may add, see RATIONALE.md.
+	probeShare = 0.5
 )
+
+const probeMeasure = "q4_0" // what presets are compared with
 
 // probePresets are those for use; paper is for comparison with the publication.
 var probePresets = []string{"tiny", "compact", "balanced", "quality"}
@@ -30,83 +34,143 @@ var probePresets = []string{"tiny", "compact", "balanced", "quality"}
 type probed struct {
 	NTokens     int              `json:"n_tokens"`            // that were read; fewer than planned on slow machines
 	Step        int              `json:"step"`                // tokens computed at once
-	Threshold   float64          `json:"threshold"`           // of kld_second_half, above the floor
-	Fragile     bool             `json:"fragile"`             // balanced is above the threshold
-	Recommended string           `json:"recommended"`         // the smallest preset below the threshold; empty: none
+	Threshold   float64          `json:"threshold"`           // what a preset may add to the floor in the second half, nats: half of what q4_0 adds; 0: not known
+	Fragile     bool             `json:"fragile"`             // balanced is no better than q4_0
+	Recommended string           `json:"recommended"`         // the smallest preset within the threshold; empty: none
 	Sentences   []string         `json:"sentences,omitempty"` // what it means
-	Rows        []report.EvalRow `json:"rows"`                // as of eval kld
+	Rows        []report.EvalRow `json:"rows"`                // as of eval kld; empty when the time was too short for one step
 }
 
-// probe lets the presets read a text beside f16, for limit at most.
-func probe(ctx context.Context, e *env, m *hexkv.Model, threads int, limit time.Duration) (probed, error) {
-	p := probed{Step: probeStep, Threshold: probeThreshold, Rows: []report.EvalRow{}}
+// probe lets q4_0 and the presets read a text beside f16, size tokens (0: probeTokens) and for limit at most. What was read when the limit came counts.
+func probe(ctx context.Context, e *env, m *hexkv.Model, size, threads int, limit time.Duration) (probed, error) {
+	p := probed{Step: probeStep, Rows: []report.EvalRow{}}
 	info := m.Info()
 	if !info.HEX {
 		p.Sentences = []string{fmt.Sprintf("There is nothing to probe: no HEX cache for this model: %s.", info.HEXReason)}
 		return p, nil
 	}
 	start := time.Now()
-	settings := []setting{floorSetting(probeStep)}
+	within, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	settings := []setting{floorSetting(probeStep), {cache: probeMeasure, label: probeMeasure, config: hexkv.Config{TypeK: probeMeasure, TypeV: probeMeasure}, step: probeStep}}
 	for _, preset := range probePresets {
 		spec := "hex:" + preset
 		settings = append(settings, setting{cache: spec, label: spec, config: hexkv.Config{Preset: preset}, step: probeStep})
 	}
-	size := min(probeTokens, info.TrainedContext)
-	windows, err := cutWindows(m, newEvalText(corpus.Name, corpus.Text), 0, size, 1)
+	window, err := probeWindow(m, size)
 	if err != nil {
 		return p, err
 	}
+	size = len(window.tokens)
 	bar := progress.New(e.stderr, isTerminal(e.stderr))
 	defer bar.Clear()
 	last := time.Now()
-	l := lockstep{model: m, size: size, step: probeStep, threads: threads, read: func(tokens int) bool {
+	l := lockstep{model: m, size: size, step: probeStep, threads: threads, partial: true, read: func(tokens int) bool {
 		bar.Set(float64(tokens)/float64(size), fmt.Sprintf("probe: %s of %s tokens", human.Count(tokens), human.Count(size)))
 		p.NTokens = tokens
 		step := time.Since(last)
 		last = time.Now()
-		return time.Since(start)+step < limit
+		return time.Since(start)+step < limit // a step that the limit would cut is not begun
 	}}
-	results, err := l.run(ctx, settings, windows[0].tokens)
-	if err != nil {
+	results, err := l.run(within, settings, window.tokens)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil: // while the caches were opened
+	case errors.Is(err, hexkv.ErrMemory):
+		return p, fmt.Errorf("%w (the probe opens %d caches of %s tokens; use a smaller -c, or hexrun eval kld --lockstep 1)", err, len(settings)+1, human.Count(size))
+	case err != nil:
 		return p, err
 	}
 	for i, s := range settings {
-		p.Rows = append(p.Rows, evalRow(s, []kld.Result{results[i]}))
+		if p.NTokens > 0 {
+			p.Rows = append(p.Rows, evalRow(s, []kld.Result{results[i]}))
+		}
 	}
 	p.judge(size)
 	return p, nil
 }
 
-// judge draws the conclusions from the rows, the first of which is the floor; planned is how many tokens were to be read.
+// probeWindow cuts the first size tokens of the bundled text, or as many as it has and the model was trained with.
+func probeWindow(m *hexkv.Model, size int) (window, error) {
+	if size == 0 {
+		size = probeTokens
+	}
+	t := newEvalText(corpus.Name, corpus.Text)
+	tokens, err := m.Tokenize(t.text, hexkv.TokenizeOptions{AddSpecial: true})
+	if err != nil {
+		return window{}, err
+	}
+	windows, err := cutWindows(m, t, 0, min(size, m.Info().TrainedContext, len(tokens)), 1)
+	if err != nil {
+		return window{}, err
+	}
+	return windows[0], nil
+}
+
+// judge draws the conclusions from the rows: the floor, q4_0 and the presets; planned is how many tokens were to be read.
 func (p *probed) judge(planned int) {
 	say := func(format string, args ...any) { p.Sentences = append(p.Sentences, fmt.Sprintf(format, args...)) }
+	if p.NTokens == 0 {
+		say("The time was not enough for one step of %d tokens; let hexrun eval kld -c 1024 take its time.", p.Step)
+		return
+	}
 	if p.NTokens < planned {
 		say("The time was enough for %s of %s tokens.", human.Count(p.NTokens), human.Count(planned))
 	}
-	if p.NTokens < min(probeLeast, planned) {
-		say("That is too few to recommend a preset; let hexrun eval kld -c 512 take its time.")
+	refined := 0
+	for _, r := range p.Rows {
+		refined = max(refined, r.RefinedCells)
+	}
+	switch { // at most half of what the second half reads may be refined, from its first token on
+	case planned < probeLeast:
+		say("A context of %s tokens is too small to recommend a preset; use -c %d or more.", human.Count(planned), probeLeast)
+		return
+	case p.NTokens < probeLeast || p.NTokens < 4*refined:
+		say("That is too little to recommend a preset: it takes %s tokens, and no more than a quarter of them refined (%s are); use -c %d, or let hexrun eval kld -c %d take its time.",
+			human.Count(probeLeast), human.Count(refined), probeTokens, max(planned, probeTokens))
 		return
 	}
-	floor := p.Rows[0].KLDSecondHalf
+	floor, measure := p.Rows[0], p.Rows[1]
+	above := func(r report.EvalRow) float64 { return r.KLDSecondHalf - floor.KLDSecondHalf }
+	atFloor := func(r report.EvalRow) bool {
+		return above(r) <= 0 || r.KLDSecondHalfLo != nil && floor.KLDSecondHalfHi != nil && *r.KLDSecondHalfLo <= *floor.KLDSecondHalfHi
+	}
+	p.Threshold = max(0, probeShare*above(measure))
+	fits := func(r report.EvalRow) bool { return above(r) <= p.Threshold }
+	worse := func(r report.EvalRow) bool { return above(r) >= above(measure) }
+	blurred := atFloor(measure)
+	if blurred {
+		p.Threshold = 0
+		fits, worse = atFloor, func(r report.EvalRow) bool { return !atFloor(r) }
+	}
 	var best *report.EvalRow
-	for i, r := range p.Rows[1:] {
-		above := r.KLDSecondHalf-floor > p.Threshold
-		if r.Cache == "hex:balanced" && above {
+	for i, r := range p.Rows[2:] {
+		if r.Cache == "hex:balanced" && worse(r) {
 			p.Fragile = true
-			say("This model is fragile: with hex:balanced the KL divergence of the second half is %s nats, and the floor is %s.",
-				human.Divergence(r.KLDSecondHalf), human.Divergence(floor))
+			say("This model is fragile: with hex:balanced the KL divergence of the second half is %s nats, no better than the %s of %s; the floor is %s.",
+				human.Divergence(r.KLDSecondHalf), human.Divergence(measure.KLDSecondHalf), measure.Cache, human.Divergence(floor.KLDSecondHalf))
 		}
-		if !above && (best == nil || r.KVBytes < best.KVBytes) {
-			best = &p.Rows[1+i]
+		if fits(r) && (best == nil || r.KVBytes < best.KVBytes) {
+			best = &p.Rows[2+i]
 		}
 	}
-	if best == nil {
-		say("No preset stays within %g nats of the floor (%s) in the second half; use a stock cache: -ctk q8_0 -ctv q8_0.", p.Threshold, human.Divergence(floor))
+	switch {
+	case best == nil && blurred:
+		say("No preset stays at the floor of %s nats in the second half, and %s does; use a stock cache: -ctk q8_0 -ctv q8_0.", human.Divergence(floor.KLDSecondHalf), measure.Cache)
+		return
+	case best == nil:
+		say("No preset adds at most half of the %s nats that %s adds to the floor of %s in the second half; use a stock cache: -ctk q8_0 -ctv q8_0.",
+			human.Divergence(above(measure)), measure.Cache, human.Divergence(floor.KLDSecondHalf))
 		return
 	}
 	p.Recommended = best.Cache[len("hex:"):]
-	say("Use --hex %s: the smallest preset whose KL divergence in the second half, %s nats, is less than %g above the floor of %s.",
-		p.Recommended, human.Divergence(best.KLDSecondHalf), p.Threshold, human.Divergence(floor))
+	if blurred {
+		say("Use --hex %s in contexts of about %s tokens: %s is at the floor of %s nats, so the differences are too small to tell, and this is the smallest preset that is there too.",
+			p.Recommended, human.Count(p.NTokens), measure.Cache, human.Divergence(floor.KLDSecondHalf))
+	} else {
+		say("Use --hex %s in contexts of about %s tokens: the smallest preset that adds at most half of what %s adds to the floor. The KL divergence in the second half is %s nats; that of %s is %s, and the floor %s.",
+			p.Recommended, human.Count(p.NTokens), measure.Cache, human.Divergence(best.KLDSecondHalf), measure.Cache, human.Divergence(measure.KLDSecondHalf), human.Divergence(floor.KLDSecondHalf))
+	}
+	say("Errors grow with the length of the context; -c N probes a longer one.")
 }
 
 // write prints the table and the sentences.

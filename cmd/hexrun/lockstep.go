@@ -43,6 +43,7 @@ type lockstep struct {
 	model               *hexkv.Model
 	size, step, threads int
 	read                func(tokens int) bool // called after each step with the tokens read so far; false stops
+	partial             bool                  // a deadline of the context ends the window, and what was read before it counts
 }
 
 // run returns a result for each setting. Sessions are opened for it: nothing of an earlier window is left in them.
@@ -64,16 +65,18 @@ func (l *lockstep) run(ctx context.Context, settings []setting, tokens []hexkv.T
 	}
 	results := make([]kld.Result, len(settings))
 	for at := 0; at < len(tokens); at += l.step {
-		chunk := tokens[at:min(at+l.step, len(tokens))]
-		if err := ref.DecodeAll(ctx, chunk); err != nil {
+		n := min(l.step, len(tokens)-at)
+		err := l.readStep(ctx, ref, sessions, settings, results, tokens, at, n)
+		if l.partial && errors.Is(err, context.DeadlineExceeded) {
+			for i := range results {
+				results[i].Rows = results[i].Rows[:min(at, len(results[i].Rows))] // all of them the same positions
+			}
+			break
+		}
+		if err != nil {
 			return nil, err
 		}
-		for i, s := range sessions {
-			if results[i].Rows, err = l.follow(ctx, ref, s, settings[i].step, results[i].Rows, tokens, at, len(chunk)); err != nil {
-				return nil, fmt.Errorf("%s: %w", settings[i].label, err)
-			}
-		}
-		if !l.read(at + len(chunk)) {
+		if !l.read(at + n) {
 			break
 		}
 	}
@@ -83,6 +86,22 @@ func (l *lockstep) run(ctx context.Context, settings []setting, tokens []hexkv.T
 		}
 	}
 	return results, nil
+}
+
+// readStep reads the n tokens from at on with every cache, and appends the comparisons to results.
+func (l *lockstep) readStep(ctx context.Context, ref *hexkv.Session, sessions []*hexkv.Session, settings []setting, results []kld.Result,
+	tokens []hexkv.TokenID, at, n int) error {
+	if err := ref.DecodeAll(ctx, tokens[at:at+n]); err != nil {
+		return err
+	}
+	for i, s := range sessions {
+		rows, err := l.follow(ctx, ref, s, settings[i].step, results[i].Rows, tokens, at, n)
+		if err != nil {
+			return fmt.Errorf("%s: %w", settings[i].label, err)
+		}
+		results[i].Rows = rows
+	}
+	return nil
 }
 
 func (l *lockstep) open(ctx context.Context, cache hexkv.Config, step int) (*hexkv.Session, error) {
@@ -128,7 +147,7 @@ func (l *lockstep) describe(s *hexkv.Session, r *kld.Result) error {
 	if st.Entries > 0 {
 		r.RefinedCells = float64(st.RefinedEntries()) * float64(st.Used) / float64(st.Entries)
 	}
-	if !kld.Summarize(r.Rows).Finite() {
+	if len(r.Rows) > 0 && !kld.Summarize(r.Rows).Finite() {
 		return errors.New("the predictions of this cache are not finite numbers; please report this")
 	}
 	return nil

@@ -70,7 +70,7 @@ func gpuLayers(cmd *cli.Command) (int, error) {
 // sampling reads [samplingFlags] without the length.
 func sampling(e *env, cmd *cli.Command) (hexkv.Sampling, error) {
 	o := hexkv.Sampling{
-		Temperature: float32(max(0, cmd.Float("temp"))), TopK: max(0, cmd.Int("top-k")), TopP: float32(cmd.Float("top-p")),
+		Temperature: float32(cmd.Float("temp")), TopK: max(0, cmd.Int("top-k")), TopP: float32(cmd.Float("top-p")),
 		MinP: float32(cmd.Float("min-p")), RepeatPenalty: float32(cmd.Float("repeat-penalty")), Seed: hexkv.RandomSeed,
 		Grammar: cmd.String("grammar"),
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/bootstrap"
 )
 
-// Interval holds the true value of a number with 95 % probability, see package bootstrap.
+// Interval is a 95 % interval within the windows that were read, see package bootstrap.
 type Interval struct {
 	Lo, Hi float64
 	Known  bool // false: the windows are too few or too short to tell

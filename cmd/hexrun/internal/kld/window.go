@@ -5,18 +5,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+
+	"github.com/hexkv/hexkv/cmd/hexrun/internal/records"
 )
 
 // Window says what was measured: one cache that read one window of a text.
 type Window struct {
-	Program    string `json:"program"` // version and kernels: others may round differently
-	Model      string `json:"model"`   // name of the file, without its folder
-	ModelBytes int64  `json:"model_bytes"`
-	Text       string `json:"text"`   // SHA-256
-	First      int    `json:"first"`  // token of the text where the window begins
-	Tokens     int    `json:"tokens"` // of the window
-	Step       int    `json:"step"`
-	Cache      string `json:"cache"` // specification
+	records.Origin
+	Text   string `json:"text"`   // SHA-256
+	First  int    `json:"first"`  // token of the text where the window begins
+	Tokens int    `json:"tokens"` // of the window
+	Step   int    `json:"step"`
+	Cache  string `json:"cache"` // specification
 }
 
 // Result is what one window gave.

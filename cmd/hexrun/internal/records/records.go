@@ -10,8 +10,8 @@ import (
 	"os"
 )
 
-// File maps questions to answers. Both are written in full on each line, so one file can serve many runs, and an answer never
-// serves another question. An answer that has a method Check(K) error is asked, when it is read, whether it fits its question.
+// File maps questions to answers. Both are written in full on each line, so one file can serve many runs, and an answer serves no
+// other question. All that an answer depends on has to be in K: what measured is in [Origin]. An answer that has a method Check(K) error is asked, when it is read, whether it fits its question.
 type File[K comparable, V any] struct {
 	kind    string
 	path    string

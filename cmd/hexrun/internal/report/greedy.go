@@ -19,7 +19,7 @@ type GreedyRow struct {
 	PartedLow    int    `json:"parted_low"`    // tokens in common with f16: lower quartile
 	PartedMedian int    `json:"parted_median"` // median
 	PartedHigh   int    `json:"parted_high"`   // upper quartile
-	Same         int    `json:"same"`          // continuations that never part
+	Same         int    `json:"same"`          // continuations that had not parted at the end, or when a loop was cut
 	Loops        int    `json:"loops"`         // continuations that end in a loop
 	Free         int    `json:"free"`          // continuations of f16 that do not
 	LoopsOfOwn   int    `json:"loops_own"`     // loops among those that are free in f16
@@ -53,7 +53,7 @@ func writeGreedyCSV(w io.Writer, rows []GreedyRow) error {
 }
 
 func writeGreedyMarkdown(w io.Writer, rows []GreedyRow) error {
-	t := Table{Head: []string{"cache", "parts from f16 after (median)", "quartiles", "never parts", "mean length", "loops", "where f16 has none", "only f16 has one"}}
+	t := Table{Head: []string{"cache", "parts from f16 after (median)", "quartiles", "not parted when cut", "mean length", "loops", "where f16 has none", "only f16 has one"}}
 	for _, r := range rows {
 		t.Rows = append(t.Rows, []string{r.Label, human.Count(r.PartedMedian), human.Count(r.PartedLow) + " to " + human.Count(r.PartedHigh),
 			human.Count(r.Same), human.Count(r.Tokens), human.Count(r.Loops), human.Count(r.LoopsOfOwn) + " of " + human.Count(r.Free), human.Count(r.LoopsLeft)})
