@@ -304,6 +304,7 @@ void llama_hex_attach(llama_memory_i * memory, const hex_params & params) {
     llama_hex_access::stats(*kv, st);
     log_bytes(st);
     if (auto * tier = llama_hex_access::tier(*kv)) {
+        tier->set_model(llama_hex_access::model(*kv));
         // the layers of a sliding window get the same positions, and their cache is stock's, which turns its rows
         const auto & hparams = llama_hex_access::hparams(*kv);
         const bool shared = iswa_cache(memory), absolute = llama_hex_access::model(*kv).pos_embd, several = hparams.n_pos_per_embd() > 1;

@@ -5,9 +5,11 @@
 // Everything that is read is checked; a mismatch throws, and the cache then drops what it restored.
 
 #include "llama-kv-hex-rows.h"
+#include "llama-hex-io.h"
 
 #include "llama-impl.h"
 #include "llama-io.h"
+#include "llama-model.h"
 
 #include "ggml-backend.h"
 
@@ -19,7 +21,7 @@
 #include <string>
 
 static constexpr uint32_t STATE_MAGIC   = 0x54584548; // "HEXT"
-static constexpr uint32_t STATE_VERSION = 2; // 2: a checksum behind the state (llama-hex-io.h), turns
+static constexpr uint32_t STATE_VERSION = 3; // 2: a checksum behind the state (llama-hex-io.h), turns; 3: the model, unbias
 static constexpr float    MAX_ROWS      = 1 << 24; // of n_mean: a sum of keys is no larger than this many keys
 
 struct state_header {
@@ -28,6 +30,8 @@ struct state_header {
     int32_t  n_ring, n_heavy;
     int32_t  n_cells; // of this section
     int32_t  n_entry; // of the ring
+    float    unbias;
+    uint32_t model[2]; // its sum
 };
 
 struct state_entry { // a token of the ring
@@ -44,6 +48,46 @@ struct state_refined {
     int32_t tier;
     float   score;
 };
+
+// Not: repacked weights, and those of a model without memory.
+static bool can_read(const ggml_tensor * t) {
+    if (!t || !t->buffer || !t->data) {
+        return false;
+    }
+    const auto dev = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(t->buffer));
+    return ggml_backend_buffer_is_host(t->buffer) || (dev && ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU);
+}
+
+static void add_tensor(llama_hex_sum & sum, const ggml_tensor * t, int64_t n_rows) {
+    if (!can_read(t)) {
+        return;
+    }
+    n_rows = std::min(n_rows, t->ne[1]);
+    std::vector<uint8_t> row(ggml_row_size(t->type, t->ne[0]));
+    for (int64_t i = 0; i < n_rows; ++i) { // evenly spread: the first rows are often unused tokens
+        ggml_backend_tensor_get(t, row.data(), i*(t->ne[1]/n_rows)*t->nb[1], row.size());
+        sum.add(row.data(), row.size());
+    }
+}
+
+// Shape, and a few rows of what no backend splits or repacks: embeddings and norms. Names and templates do not matter.
+void llama_kv_hex::set_model(const llama_model & model) {
+    const auto & hp = model.hparams;
+    if (hp.no_alloc) {
+        return;
+    }
+    llama_hex_sum sum;
+    const uint32_t shape[] = { (uint32_t) model.arch, hp.n_embd, hp.n_layer(), hp.n_rot(0), model.vocab.n_tokens() };
+    const float    rope_base[] = { hp.rope_freq_base_train, hp.rope_freq_scale_train };
+    sum.add(shape, sizeof(shape));
+    sum.add(rope_base, sizeof(rope_base));
+    add_tensor(sum, model.tok_embd, 16);
+    add_tensor(sum, model.output_norm, 1);
+    for (const auto & l : model.layers) {
+        add_tensor(sum, l.attn_norm, 1);
+    }
+    model_sum = sum.get();
+}
 
 [[noreturn]] static void mismatch(const std::string & what) {
     throw std::runtime_error("the saved HEX tier does not fit this cache: " + what);
@@ -88,7 +132,8 @@ void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::
     }
 
     put(io, state_header { STATE_MAGIC, STATE_VERSION, (int32_t) layers.size(), params.refine, params.n_mean, params.n_sink,
-            plan.n_ring, plan.n_heavy, (int32_t) saved.size(), (int32_t) ring.size() });
+            plan.n_ring, plan.n_heavy, (int32_t) saved.size(), (int32_t) ring.size(), params.unbias,
+            { (uint32_t) model_sum, (uint32_t) (model_sum >> 32) } });
     for (const auto & e : ring) {
         put(io, e);
     }
@@ -139,7 +184,7 @@ void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::
     }
 }
 
-static void check_header(const state_header & hd, const hex_params & p, size_t n_layer, size_t n_cells) {
+static void check_header(const state_header & hd, const hex_params & p, uint64_t model, size_t n_layer, size_t n_cells) {
     if (hd.magic != STATE_MAGIC) {
         mismatch("there is none in this state");
     }
@@ -150,8 +195,11 @@ static void check_header(const state_header & hd, const hex_params & p, size_t n
     if (hd.n_layer != (int32_t) n_layer || hd.n_cells != (int32_t) n_cells) {
         mismatch(std::to_string(hd.n_layer) + " layers and " + std::to_string(hd.n_cells) + " cells");
     }
-    if (hd.refine != p.refine || hd.n_mean != p.n_mean || hd.n_sink != p.n_sink) {
-        mismatch("refine, sinks or mean differ; use the settings that it was saved with");
+    if (hd.refine != p.refine || hd.n_mean != p.n_mean || hd.n_sink != p.n_sink || !(hd.unbias == p.unbias)) {
+        mismatch("refine, sinks, mean or unbias differ; use the settings that it was saved with");
+    }
+    if (hd.model[0] != (uint32_t) model || hd.model[1] != (uint32_t) (model >> 32)) {
+        mismatch("it belongs to another model of the same shape; load the model file that it was saved with");
     }
     if (hd.n_entry < 0 || hd.n_entry > hd.n_ring || hd.n_ring < 0 || hd.n_ring > (1 << 30)) {
         mismatch("its ring is damaged");
@@ -172,7 +220,7 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
     const int32_t n = (int32_t) placed.size();
     refuse_channels(graph);
     const state_header hd = get<state_header>(io);
-    check_header(hd, params, layers.size(), placed.size());
+    check_header(hd, params, model_sum, layers.size(), placed.size());
 
     // what the ring and the heavy slots knew about these cells is about their former tokens
     stream_ring & ring = rings[strm];

@@ -21,6 +21,7 @@
 
 class llama_io_read_i;
 class llama_io_write_i;
+struct llama_model;
 struct llama_ubatch;
 struct llm_graph_context;
 
@@ -64,6 +65,9 @@ public:
     void state_write(llama_io_write_i & io, uint32_t strm, const std::vector<uint32_t> & saved, const llama_kv_cells & cells) const;
     // Reads it back for the same cells, which are at `placed` now; seq_id -1: they keep their sequences.
     void state_read(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & placed, llama_seq_id seq_id, const llama_kv_cells & cells);
+
+    // Of what a state belongs to: checked when it comes back.
+    void set_model(const llama_model & model);
 
     // Finishes what a restore has left to do; before stored rows are read or moved.
     void apply_moves();
@@ -132,6 +136,7 @@ private:
     };
 
     const hex_params params;
+    uint64_t         model_sum = 0;
     bool             rope   = false; // of any kind
     bool             frames = false; // the positions that RoPE gets come from rope_positions, for all layers
     hex_plan         plan  = {};

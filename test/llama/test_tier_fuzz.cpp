@@ -234,7 +234,7 @@ static void run(const way & w, const model_ptr & model, int n_cuts, int n_flips,
     }
 
     // what no flip is likely to hit
-    for (const uint32_t version : { 0u, 1u, 3u }) {
+    for (const uint32_t version : { 0u, 1u, 2u, 4u }) {
         t.refuses(with_word(good, tier[0] + 4, version), "version " + std::to_string(version), ("it has version " + std::to_string(version)).c_str());
     }
     for (const uint32_t n : { 0u, 257u, 0x7fffffffu, 0xffffffffu }) {
@@ -258,23 +258,31 @@ static void others(const way & w, const model_ptr & model, const tiny_model & sh
     const states st(w);
     target t(model, st, base_params());
     const hex_params p = base_params();
-    tiny_model deep = shape, wide = shape, heads = shape;
-    deep.n_layer += 2, wide.head_size = 128, heads.n_head_kv = 4;
+    tiny_model deep = shape, wide = shape, heads = shape, weights = shape;
+    deep.n_layer += 2, wide.head_size = 128, heads.n_head_kv = 4, weights.seed++;
     t.refuses(saved_by(load_tiny(deep),  st, p), "more layers");
     t.refuses(saved_by(load_tiny(wide),  st, p), "larger heads");
     t.refuses(saved_by(load_tiny(heads), st, p), "more heads");
-    hex_params q[6] = { p, p, p, p, p, p };
+    t.refuses(saved_by(load_tiny(weights), st, p), "other weights", "another model");
+    hex_params q[7] = { p, p, p, p, p, p, p };
     q[0].base_k = p.base_k%4 + 1;
     q[1].base_v = p.base_v%4 + 1;
     q[2].refine = p.refine == HEX_REFINE_HEX2 ? HEX_REFINE_HEX4 : HEX_REFINE_HEX2;
     q[3].n_sink++;
     q[4].n_mean = 32;
-    q[5].enabled = false;
-    const char * what[] = { "other bits of K", "other bits of V", "other refinement", "other sinks", "other mean", "a stock cache" };
-    const char * log[]  = { "type", "type", "use the settings", "use the settings", "use the settings", "without a HEX tier" };
-    for (int i = 0; i < 6; i++) {
+    q[5].unbias = 0.5f*p.unbias;
+    q[6].enabled = false;
+    const char * what[] = { "other bits of K", "other bits of V", "other refinement", "other sinks", "other mean", "other unbias", "a stock cache" };
+    const char * log[]  = { "type", "type", "use the settings", "use the settings", "use the settings", "use the settings", "without a HEX tier" };
+    for (int i = 0; i < 7; i++) {
         t.refuses(saved_by(model, st, q[i]), what[i], log[i]);
     }
+    // what only decides how many cells are refined may differ: residuals that find no slot are dropped
+    hex_params fewer = p;
+    fewer.n_recent /= 2, fewer.heavy /= 2, fewer.backbone = 0, fewer.half_life *= 2;
+    t.accepts(saved_by(model, st, fewer), "fewer slots");
+    fewer.n_recent *= 4, fewer.heavy *= 4;
+    t.accepts(saved_by(model, st, fewer), "more slots");
     // and a stock cache takes none of a HEX cache; what it does then is upstream's
     hex_params off = p;
     off.enabled = false;
