@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 static __global__ void read_all(const uint4 * x, size_t n, unsigned * out) {
     unsigned sum = 0;
@@ -23,13 +24,14 @@ static bool ok(cudaError_t status) {
     return status == cudaSuccess;
 }
 
-int main() {
+int main(int argc, char ** argv) { // number of the GPU
     const size_t bytes = (size_t) 2 << 30, n = bytes/sizeof(uint4);
+    const int device = argc > 1 ? atoi(argv[1]) : 0;
     cudaDeviceProp prop;
     char * memory = NULL;
     cudaEvent_t begin, end;
     int khz = 0;
-    if (!ok(cudaGetDeviceProperties(&prop, 0)) || !ok(cudaDeviceGetAttribute(&khz, cudaDevAttrMemoryClockRate, 0)) ||
+    if (!ok(cudaSetDevice(device)) || !ok(cudaGetDeviceProperties(&prop, device)) || !ok(cudaDeviceGetAttribute(&khz, cudaDevAttrMemoryClockRate, device)) ||
             !ok(cudaMalloc((void **) &memory, bytes + 16)) || !ok(cudaMemset(memory, 0, bytes + 16)) || !ok(cudaEventCreate(&begin)) || !ok(cudaEventCreate(&end))) {
         return 1;
     }

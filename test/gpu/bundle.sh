@@ -16,6 +16,7 @@ done
 [ -d "$LLAMA/.git" ] || die "$LLAMA is missing; run make configure first"
 mkdir -p "$out"
 rm -f "$out"/*.part-* "$out"/sources.tar.gz
+git -C "$ROOT" describe --always --dirty --exclude '*' > "$out/commit" 2> /dev/null || rm -f "$out/commit" # the other machine may get the repository without .git
 
 # what cmake/llama.cmake and cmake/products.cmake configure; test/scripts.sh checks that nothing is missing
 git -C "$LLAMA" archive --format=tar --prefix=llama.cpp/ HEAD CMakeLists.txt LICENSE cmake common examples/speculative-simple ggml \

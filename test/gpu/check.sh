@@ -25,9 +25,13 @@ gpu=$TMP/gpu
 mkdir -p "$TMP/bin" "$gpu/bin" "$gpu/models"
 cat > "$TMP/bin/nvidia-smi" <<'X'
 #!/bin/sh
+while [ $# -gt 0 ] && [ "$1" != -i ] && [ "$1" != -L ]; do query="$query $1"; shift; done # -i may be first or last
+index=$2
+[ "$1" != -i ] || shift 2
+set -- "$query $*"
 case "$*" in
 *-lms*) while :; do echo "1980, 2619, 400.5, 50, ${USED:-9000}"; sleep 0.02; done ;;
-*driver_version*) echo 580.1 ;; *memory.used*) echo 500 ;; *clocks*) echo "1980, 2619" ;; *power.limit*) echo 700 ;; *) echo "a GPU" ;;
+*driver_version*) echo 580.1 ;; *memory.used*) echo 500 ;; *clocks*) echo "1980, 2619" ;; *power.limit*) echo 700 ;; *compute_cap*) echo 9.0 ;; *) echo "GPU number $index" ;;
 esac
 X
 cat > "$TMP/bin/compute-sanitizer" <<'X'
@@ -41,9 +45,11 @@ cat > "$gpu/bin/test-backend-ops" <<'X'
 if [ "$1" = perf ]; then
     a='hsk=128,hsv=128,nh=8,nr23=[4,1],kv=32768,nb=1,mask=1,sinks=0,max_bias=0.000000,logit_softcap=0.000000,prec=f32'
     h='type_k=hex4,type_v=hex2,refine=4,hsk=128,hsv=128,nh=8,nr=4,kv=32768,nb=1,ns=1,n_ring=256,n_heavy=2048,graph=0'
-    echo "  FLASH_ATTN_EXT($a,type_K=f16,type_V=f16,permute=[0,2,1,3]):   1000 runs -   100.00 us/run - 1 GFLOP/run - 2 TFLOPS"
-    echo "  FLASH_ATTN_EXT($a,type_K=q8_0,type_V=q8_0,permute=[0,2,1,3]): 1000 runs -   120.00 us/run - 1 GFLOP/run - 2 TFLOPS"
-    echo "  HEX_ATTN($h): 1000 runs -    25.00 us/run - 1 GFLOP/run - 2 TFLOPS"
+    chain=',caches=6,ops=10'
+    [ "$WRONG" != l2 ] || chain=,caches=2,ops=10
+    echo "  FLASH_ATTN_EXT($a,type_K=f16,type_V=f16,permute=[0,2,1,3]$chain):   1000 runs -   1000.00 us/run - 1 GFLOP/run - 2 TFLOPS"
+    echo "  FLASH_ATTN_EXT($a,type_K=q8_0,type_V=q8_0,permute=[0,2,1,3]$chain): 1000 runs -   1200.00 us/run - 1 GFLOP/run - 2 TFLOPS"
+    echo "  HEX_ATTN($h$chain): 1000 runs -    250.00 us/run - 1 GFLOP/run - 2 TFLOPS"
     echo "  HEX_COMMIT($h): 1000 runs -     1.00 us/run - 1 GFLOP/run - 2 TFLOPS"
 elif [ "$WRONG" = refused ]; then
     echo "  $6(hsk=64): not supported [CUDA0]"; echo "  0/0 tests passed"; echo "Backend CUDA0: OK"
@@ -55,6 +61,7 @@ cat > "$gpu/bin/llama-perplexity" <<'X'
 #!/bin/sh
 kl=0.004100 top=93.346
 case "$*" in *"--hex balanced"*) [ "$WRONG" != logits ] || kl=3.1 top=2.100 ;; esac
+case "$*" in *"-ub 8 "*) kl=0.005000; [ "$WRONG" != decode ] || kl=1.5 ;; esac
 [ "$WRONG" != nan ] || kl=nan
 echo "Mean    KLD:   $kl ±   0.000168"; echo "Same top p: $top ± 1.104 %"
 X
@@ -79,12 +86,15 @@ if run bash "$ROOT/test/gpu/run.sh" "${steps[@]}"; then ok 'all steps pass'; els
 if cmp -s "$gpu/models/model.gguf" "$TMP/model.gguf"; then ok 'the parts of a model are joined'; else fail 'the parts of a model are joined' "$(ls "$gpu/models")"; fi
 md=$gpu/report/report.md json=$gpu/report/report.json
 has 'report: what passed'          '| `HEX_ATTN` | 312 | 0 | 1 |' "$md"
-has 'report: logits'               '| model.gguf | balanced | 0.004100 | 93.346 | ok |' "$md"
+has 'report: logits'               '| model.gguf | balanced | 64 | 0.004100 | 93.346 | ok |' "$md"
+has 'report: logits of decoding'   '| model.gguf | balanced | 8 | 0.005000 | 93.346 | ok |' "$md"
+has 'report: which GPU'            '# HEX on GPU number 0' "$md"
 has 'report: ratios, bandwidth'    '| 25 | 25 | 25 | 4.000 | 4.800 | - | 1193.' "$md"
-has 'report: bytes that fit in L2' ' *' "$md"
+has 'report: goal of the op'       '| decode op, 32768 cells, 1 sequences: 3x f16 | 4.000 | yes |' "$md"
 has 'report: clocks while measuring' 'SM 1980 to 1980 MHz' "$md"
 has 'report: whole model'          '| hex:balanced | 32768 | decode | 120 | 120 | 120 | 1.333 |' "$md"
 has 'report: share of the commit'  '| commit under 3 % of decode time at 32768 | 0.38 % | yes |' "$md"
+has 'report: a depth without its op' '| commit under 3 % of decode time at 4096 | - | not judged' "$md"
 has 'report: memory'               '| hex:balanced | 1290.00 | 304.00 | 5894.00 | 8500 | 2806.0 | 0.0 |' "$md"
 has 'report: sanitizers'           '| racecheck | 198 | ERROR SUMMARY: 0 errors |' "$md"
 if have python3; then
@@ -92,14 +102,47 @@ if have python3; then
 fi
 
 # faults: the run fails, and the report says what did
-for fault in 'refused ops|HEX_ATTN: no test passed' 'logits logits|balanced: KL above 0.041' 'nan logits|no figures' 'sanitize sanitize|memcheck: exit code 99'; do
+for fault in 'refused ops|HEX_ATTN: no test passed' 'logits logits|balanced, ubatches of 64: KL above 0.041' 'decode logits|balanced, ubatches of 8: nothing to compare with' 'nan logits|no figures' \
+        'sanitize sanitize|memcheck: exit code 99'; do
     read -r wrong step <<< "${fault%|*}"
     if run env WRONG="$wrong" bash "$ROOT/test/gpu/run.sh" "$step"; then fail "$wrong: the run fails" 'it passed'; else has "$wrong: the run fails" "${fault#*|}" "$md"; fi
 done
 if run env WRONG=slow HEXKV_GPU_SECONDS=8 bash "$ROOT/test/gpu/run.sh" ops logits; then fail 'slow: the run fails' 'it passed'; else has 'slow: the run fails' 'cut off after its time' "$md"; fi
 has 'slow: the next step still runs' '| logits | done' "$md"
+if run env WRONG=l2 bash "$ROOT/test/gpu/run.sh" perf; then has 'bytes that may sit in L2: no goal is judged' '| decode op, 32768 cells, 1 sequences | - | not judged' "$md"; else fail 'bytes that may sit in L2: no goal is judged' "$(tail -n 3 "$TMP/out")"; fi
+if run env HEXKV_GPU_DEVICE=CUDA3 bash "$ROOT/test/gpu/run.sh" ops; then has 'the GPU that the device names' '# HEX on GPU number 3' "$md"; else fail 'the GPU that the device names' "$(tail -n 3 "$TMP/out")"; fi
+if run env HEXKV_GPU_MODELS="$TMP/none.gguf" bash "$ROOT/test/gpu/run.sh" logits; then fail 'a model that is missing fails' 'it passed'; else has 'a model that is missing fails' 'none.gguf in HEXKV_GPU_MODELS does not exist' "$md"; fi
+mv "$gpu/models" "$TMP/models"
+if run bash "$ROOT/test/gpu/run.sh" logits; then fail 'no model at all fails' 'it passed'; else has 'no model at all fails' 'not run: there is no model' "$md"; fi
+mv "$TMP/models" "$gpu/models"
 rm "$TMP/bin/compute-sanitizer"
-run bash "$ROOT/test/gpu/run.sh" sanitize || true
-if have compute-sanitizer; then echo 'skip a missing compute-sanitizer is reported: it is here'; else has 'a missing compute-sanitizer is reported' 'not run: it is missing' "$md"; fi
+if have compute-sanitizer; then echo 'skip a missing compute-sanitizer fails: it is here'
+elif run bash "$ROOT/test/gpu/run.sh" sanitize; then fail 'a missing compute-sanitizer fails' 'it passed'
+else has 'a missing compute-sanitizer fails' 'not run: it is missing' "$md"; has '... and the step says so' '| sanitize | FAILED' "$md"
+fi
+
+# the build: sources are unpacked, again when the archive is another one, and a failure is in the report
+cat > "$TMP/bin/cmake" <<'X'
+#!/bin/sh
+[ "$WRONG" != cmake ] || { echo "CMake Error: no compiler"; exit 1; }
+echo "CMAKE_CUDA_COMPILER:FILEPATH=true" > "$HEXKV_GPU_BUILD/CMakeCache.txt"
+X
+chmod +x "$TMP/bin/cmake"
+build() { run env HEXKV_BUILD="$TMP/other" HEXKV_GPU_SOURCES="$TMP/archive.tar.gz" "$@"; }
+archive() { mkdir -p "$TMP/made/llama.cpp"; echo same > "$TMP/made/llama.cpp/same"; echo "$1" > "$TMP/made/llama.cpp/changes"; tar -czf "$TMP/archive.tar.gz" -C "$TMP/made" llama.cpp; }
+archive one
+if build bash "$ROOT/test/gpu/run.sh" build; then ok 'sources are unpacked'; else fail 'sources are unpacked' "$(cat "$TMP/out")"; fi
+touch -d 2001-01-01 "$TMP"/other/llama.cpp/*
+build bash "$ROOT/test/gpu/run.sh" build
+if [ "$TMP/other/llama.cpp/changes" -ot "$ROOT/LICENSE" ]; then ok 'the same archive is not unpacked again'; else fail 'the same archive is not unpacked again' "$(ls -l "$TMP/other/llama.cpp")"; fi
+archive two
+build bash "$ROOT/test/gpu/run.sh" build
+has 'another archive is unpacked again' two "$TMP/other/llama.cpp/changes"
+if [ "$TMP/other/llama.cpp/same" -ot "$ROOT/LICENSE" ] && [ "$TMP/other/llama.cpp/changes" -nt "$ROOT/LICENSE" ]; then ok 'what is the same keeps its time'
+else fail 'what is the same keeps its time' "$(ls -l "$TMP/other/llama.cpp")"
+fi
+if build env WRONG=cmake bash "$ROOT/test/gpu/run.sh" build ops; then fail 'a build that fails is in the report' 'it passed'
+else has 'a build that fails is in the report' '| build | FAILED' "$md"; has '... and what did not run' '| ops | not run |' "$md"
+fi
 
 [ "$fails" = 0 ]

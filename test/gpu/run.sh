@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds for the GPU of this machine, tests and measures (README.md). The exit code is 1 when a test failed.
+# Builds for the GPU of this machine, tests and measures (README.md). The exit code is 1 when a test failed or did not run.
 #
 #   test/gpu/run.sh [--quick] [STEP...]     steps: models build ops logits perf bench sanitize (default: all, in this order)
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
@@ -22,23 +22,28 @@ bin=$gpu/bin
 packed=${HEXKV_GPU_PACKED:-$BUILD/gpu}
 device=${HEXKV_GPU_DEVICE:-CUDA0}
 rounds=${HEXKV_GPU_ROUNDS:-$([ "$quick" ] && echo 2 || echo 3)}
-seconds=${HEXKV_GPU_SECONDS:-720}
+index=${HEXKV_GPU_INDEX:-${device//[!0-9]/}} # for nvidia-smi
+seconds=${HEXKV_GPU_SECONDS:-540}
 layers=${HEXKV_GPU_LAYERS:-32}
 awk=$ROOT/test/gpu/report.awk
 mkdir -p "$report"
 failed=0
+step='' # the one that runs
+export CUDA_DEVICE_ORDER=PCI_BUS_ID # CUDA counts as nvidia-smi does
 
 have nvidia-smi && nvidia-smi -L > /dev/null 2>&1 || die "this machine has no NVIDIA GPU that nvidia-smi sees; the tests without one are in make test"
-machine() { nvidia-smi --query-gpu="$1" --format=csv,noheader,nounits | head -n 1; }
+machine() { nvidia-smi -i "${index:-0}" --query-gpu="$1" --format=csv,noheader,nounits | head -n 1; }
+machine name > /dev/null 2>&1 || die "nvidia-smi knows no GPU ${index:-0}; set HEXKV_GPU_INDEX to the number that nvidia-smi gives to $device"
 json_string() { printf '"%s"' "$(tr -d '\n' <<< "$1" | sed 's/[\\"]/\\&/g')"; }
 # result STEP JSON: what the report shows of a step
 result() { printf '%s\n' "$2" > "$report/$1.json"; }
 bad()    { failed=1; say "FAILED: $*"; echo "$*" >> "$report/$step.failed"; }
 note()   { say "$*"; echo "$*" >> "$report/$step.notes"; }
+give_up() { bad "$*"; exit 1; } # later steps need this one
 
 # ---- time: a step may use its share of what is left, so that a slow one does not take the others' turn
 
-share() { case $1 in ops) echo 2 ;; logits) echo 3 ;; perf) echo 5 ;; bench) echo 5 ;; sanitize) echo 3 ;; *) echo 0 ;; esac; }
+share() { case $1 in ops) echo 2 ;; logits) echo 4 ;; perf) echo 5 ;; bench) echo 5 ;; sanitize) echo 3 ;; *) echo 0 ;; esac; }
 deadline=0
 set_deadline() { # of steps[$1]
     local i sum=0 mine
@@ -59,7 +64,7 @@ limited() {
 
 sampler=
 start_samples() {
-    nvidia-smi --query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu,memory.used --format=csv,noheader,nounits -i "${HEXKV_GPU_INDEX:-0}" \
+    nvidia-smi --query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu,memory.used --format=csv,noheader,nounits -i "${index:-0}" \
         -lms 200 > "$1" 2> /dev/null &
     sampler=$!
 }
@@ -67,7 +72,6 @@ stop_samples() {
     [ -z "$sampler" ] || { kill "$sampler" 2> /dev/null; wait "$sampler" 2> /dev/null || true; }
     sampler=
 }
-trap stop_samples EXIT
 samples_json() { awk -F', *' -f "$awk" -v what=samples "$1"; }
 
 # ---- steps
@@ -85,29 +89,50 @@ step_models() { # joins the parts of test/gpu/bundle.sh; they may come one at a 
         for ((i = 1; i <= n; i++)); do [ -f "$name.part-$i-of-$n-$hash" ] || joined=; done
         [ "$joined" ] || { note "$(basename "$name"): not all of its $n parts are here yet"; continue; }
         for ((i = 1; i <= n; i++)); do cat "$name.part-$i-of-$n-$hash"; done > "$name.tmp"
-        case $(sha256 "$name.tmp") in "$hash"*) ;; *) rm -f "$name".part-*; die "the parts of $(basename "$name") do not give the file that was packed; copy them again" ;; esac
+        case $(sha256 "$name.tmp") in "$hash"*) ;; *) rm -f "$name".part-* "$name.tmp"; bad "the parts of $(basename "$name") do not give the file that was packed; copy them again"; continue ;; esac
         mv "$name.tmp" "$name"
         rm -f "$name".part-*
         say "$name"
     done
 }
 
-step_build() {
-    local targets=(test-backend-ops llama-bench llama-perplexity random_gguf) sources=${HEXKV_GPU_SOURCES:-$packed/sources.tar.gz} nvcc
-    if [ ! -d "$LLAMA" ]; then
-        [ -f "$sources" ] || die "$LLAMA is missing; run make configure, or copy the files of test/gpu/bundle.sh to $packed"
-        mkdir -p "$BUILD"
-        tar -xzf "$sources" -C "$BUILD"
+# Unpacks llama.cpp when it is missing or came from another archive.
+unpack_sources() {
+    local sources=${HEXKV_GPU_SOURCES:-$packed/sources.tar.gz} mark=$LLAMA.sha256 hash new=$LLAMA.new file
+    [ ! -d "$LLAMA/.git" ] || return 0 # that is kept by scripts/llama.sh
+    if [ ! -f "$sources" ]; then
+        [ -d "$LLAMA" ] || give_up "$LLAMA is missing; run make configure, or copy the files of test/gpu/bundle.sh to $packed"
+        return 0
     fi
+    hash=$(sha256 "$sources")
+    [ ! -d "$LLAMA" ] || [ "$(cat "$mark" 2> /dev/null)" != "$hash" ] || return 0
+    rm -rf "$new"
+    mkdir -p "$new"
+    tar -xzmf "$sources" -C "$new" --strip-components=1 || give_up "$sources cannot be unpacked; copy it again"
+    if [ -d "$LLAMA" ]; then # what is the same keeps its time and is not compiled again
+        while read -r -d '' file; do
+            if cmp -s "$LLAMA/$file" "$new/$file"; then touch -r "$LLAMA/$file" "$new/$file"; fi
+        done < <(cd "$new" && find . -type f -print0)
+    fi
+    rm -rf "$LLAMA"
+    mv "$new" "$LLAMA"
+    echo "$hash" > "$mark"
+}
+
+step_build() {
+    local targets=(test-backend-ops llama-bench llama-perplexity random_gguf) nvcc cap
+    unpack_sources
+    cap=$(machine compute_cap | tr -d .) # `native` needs CMake 3.24
+    case $cap in ''|*[!0-9]*) give_up "nvidia-smi does not say what this GPU can compute (compute_cap); install a newer driver" ;; esac
     [ -d "$LLAMA/.git" ] || export HEXKV_NO_PATCH=1
     # the attention kernels of the caches that are compared, and no others
-    cmake -S . -B "$gpu" -G Ninja -DHEXKV_LLAMA_DIR="$LLAMA" -DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="${HEXKV_GPU_ARCH:-native}" \
+    cmake -S . -B "$gpu" -G Ninja -DHEXKV_LLAMA_DIR="$LLAMA" -DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="${HEXKV_GPU_ARCH:-$cap-real}" \
         -DGGML_CUDA_FA_QUANTS='f16-f16;q8_0-q8_0;q4_0-q4_0' -DGGML_RPC=OFF -DHEXKV_TESTS=ON > "$report/configure.log" 2>&1 ||
-        { tail -n 20 "$report/configure.log" >&2; die "CMake failed; the log is $report/configure.log"; }
+        { tail -n 20 "$report/configure.log" >&2; give_up "CMake failed; the log is $report/configure.log"; }
     cmake --build "$gpu" --target "${targets[@]}" > "$report/build.log" 2>&1 ||
-        { grep -m 20 -A 5 'error' "$report/build.log" >&2; die "the build failed; the log is $report/build.log"; }
+        { grep -m 20 -A 5 'error' "$report/build.log" >&2; give_up "the build failed; the log is $report/build.log"; }
     nvcc=$(sed -n 's/^CMAKE_CUDA_COMPILER:[A-Z]*=//p' "$gpu/CMakeCache.txt")
-    "$nvcc" -std=c++17 -O3 -arch=native -o "$bin/bandwidth" test/gpu/bandwidth.cu > "$report/bandwidth.log" 2>&1 || note "bandwidth.cu does not compile; see $report/bandwidth.log"
+    "$nvcc" -std=c++17 -O3 -arch="sm_$cap" -o "$bin/bandwidth" test/gpu/bandwidth.cu > "$report/bandwidth.log" 2>&1 || note "bandwidth.cu does not compile; see $report/bandwidth.log"
 }
 
 step_ops() {
@@ -126,48 +151,52 @@ step_ops() {
 # The limits: f16 shows what other kernels do to this model on its own. A HEX cache may add to that, because near-equal scores
 # pick other tokens to refine, but not much. A floor that is itself far off means that the runs do not compare.
 step_logits() {
-    local text=$ROOT/cmd/hexrun/internal/corpus/opticks.txt model cache rows=() base out models=() caches=(off balanced tiny) verdict floor
+    local text=$ROOT/cmd/hexrun/internal/corpus/opticks.txt model cache rows=() base out models=() caches=(off balanced tiny) verdict floor ub what flags
     if [ -n "${HEXKV_GPU_MODELS:-}" ]; then
         read -ra models <<< "$HEXKV_GPU_MODELS"
     else
         for model in "$gpu"/models/*.gguf; do if [ -f "$model" ]; then models+=("$model"); fi; done
     fi
-    [ ${#models[@]} -gt 0 ] || { note 'skipped: there is no model; README.md says how to bring one'; return 0; }
+    [ ${#models[@]} -gt 0 ] || { bad 'not run: there is no model; test/gpu/README.md says how to bring one'; return 0; }
     [ -z "$quick" ] || caches=(off balanced)
     for model in "${models[@]}"; do
-        [ -f "$model" ] || die "$model in HEXKV_GPU_MODELS does not exist"
-        floor=
-        for cache in "${caches[@]}"; do
-            [ "$(left)" -ge 3 ] || { bad "$(basename "$model"), $cache: not run, the time is over"; continue; }
-            base=$gpu/logits.bin out=$report/logits-$(basename "$model" .gguf)-$cache.txt
-            limited "$bin/llama-perplexity" -m "$model" -f "$text" -c "${HEXKV_GPU_TOKENS:-2048}" -ub 64 --chunks 1 -fa on --hex "$cache" -dev none -ngl 0 \
-                --kl-divergence-base "$base" > "$out.cpu" 2>&1 || bad "$cache on the CPU: exit code $?; see $out.cpu"
-            limited "$bin/llama-perplexity" -m "$model" -c "${HEXKV_GPU_TOKENS:-2048}" -ub 64 --chunks 1 -fa on --hex "$cache" -dev "$device" -ngl 99 \
-                --kl-divergence-base "$base" --kl-divergence > "$out" 2>&1 || bad "$cache on $device: exit code $?; see $out"
-            rm -f "$base"
-            if [ "$cache" != off ] && grep -q 'stay on the CPU' "$out"; then bad "$(basename "$model"), $cache: the cache stayed on the CPU; see $out"; fi
-            rows+=("$(awk -f "$awk" -v what=logits -v model="$(basename "$model")" -v cache="$cache" -v floor="$floor" "$out")")
-            [ "$cache" != off ] || floor=$(sed -n 's/.*"kl_mean": \([0-9.e-]*\), "same_top1_percent": \([0-9.]*\), "verdict": "ok".*/\1 \2/p' <<< "${rows[-1]}")
-            say "${rows[-1]}"
-            verdict=$(sed -n 's/.*"verdict": "\([^"]*\)".*/\1/p' <<< "${rows[-1]}")
-            [ "$verdict" = ok ] || bad "$(basename "$model"), $cache: $verdict"
-            result logits "[$(IFS=,; echo "${rows[*]}")]"
+        [ -f "$model" ] || { bad "$model in HEXKV_GPU_MODELS does not exist"; continue; }
+        for ub in 64 8; do # rows of a ubatch: the kernels of prefill, and those of decoding (few query rows; csrc/cuda/README.md)
+            floor=
+            for cache in "${caches[@]}"; do
+                what="$(basename "$model"), $cache, ubatches of $ub"
+                [ "$(left)" -ge 3 ] || { bad "$what: not run, the time is over"; continue; }
+                base=$gpu/logits.bin out=$report/logits-$(basename "$model" .gguf)-$cache-$ub.txt
+                flags=(-m "$model" -c "${HEXKV_GPU_TOKENS:-2048}" -ub "$ub" --chunks 1 -fa on --hex "$cache" --kl-divergence-base "$base")
+                limited "$bin/llama-perplexity" "${flags[@]}" -f "$text" -dev none -ngl 0 > "$out.cpu" 2>&1 ||
+                    bad "$what, on the CPU: exit code $?; see $out.cpu"
+                limited "$bin/llama-perplexity" "${flags[@]}" --kl-divergence -dev "$device" -ngl 99 > "$out" 2>&1 ||
+                    bad "$what, on $device: exit code $?; see $out"
+                rm -f "$base"
+                if [ "$cache" != off ] && grep -q 'stay on the CPU' "$out"; then bad "$what: the cache stayed on the CPU; see $out"; fi
+                rows+=("$(awk -f "$awk" -v what=logits -v model="$(basename "$model")" -v cache="$cache" -v ub="$ub" -v floor="$floor" "$out")")
+                [ "$cache" != off ] || floor=$(sed -n 's/.*"kl_mean": \([0-9.e-]*\), "same_top1_percent": \([0-9.]*\), "verdict": "ok".*/\1 \2/p' <<< "${rows[-1]}")
+                say "${rows[-1]}"
+                verdict=$(sed -n 's/.*"verdict": "\([^"]*\)".*/\1/p' <<< "${rows[-1]}")
+                [ "$verdict" = ok ] || bad "$what: $verdict"
+                result logits "[$(IFS=,; echo "${rows[*]}")]"
+            done
         done
     done
 }
 
 step_perf() {
     local i began status=0 filter='n_ring=256|permute=\[0,2,1,3\]'
-    [ -z "$quick" ] || filter='kv=32768,.*(n_ring=256|permute=\[0,2,1,3\])'
+    [ -z "$quick" ] || filter='kv=(4096|32768),.*(n_ring=256|permute=\[0,2,1,3\])'
     rm -f "$report"/perf-*
-    [ ! -x "$bin/bandwidth" ] || limited "$bin/bandwidth" > "$report/bandwidth.json" 2>> "$report/bandwidth.log" || rm -f "$report/bandwidth.json"
+    [ ! -x "$bin/bandwidth" ] || limited "$bin/bandwidth" "${device//[!0-9]/}" > "$report/bandwidth.json" 2>> "$report/bandwidth.log" || rm -f "$report/bandwidth.json"
     start_samples "$report/perf-clocks.csv"
     for ((i = 1; i <= rounds; i++)); do # each round measures all of them, one after the other
         began=$SECONDS
         HEXKV_PERF_LARGE=1 limited "$bin/test-backend-ops" perf -b "$device" -o FLASH_ATTN_EXT,HEX_ATTN,HEX_COMMIT -p "${HEXKV_GPU_PERF:-$filter}" > "$report/perf-$i.raw" 2>&1 || status=$?
         # "op(parameters) us"
         sed -n 's/^ *\([A-Z_]*([^()]*)\): .* \([0-9.]*\) us\/run.*/\1 \2/p' "$report/perf-$i.raw" > "$report/perf-$i.txt"
-        case $status in 0) ;; 124|137) note "round $i was cut off"; break ;; *) bad "test-backend-ops perf: exit code $status; see $report/perf-$i.raw"; break ;; esac
+        case $status in 0) ;; 124|137) if [ "$i" = 1 ]; then bad 'the first round was cut off'; else note "round $i was cut off"; fi; break ;; *) bad "test-backend-ops perf: exit code $status; see $report/perf-$i.raw"; break ;; esac
         [ "$(left)" -ge $((SECONDS - began)) ] || { note "$i of $rounds rounds, for lack of time"; break; }
     done
     stop_samples
@@ -178,13 +207,13 @@ step_perf() {
 
 # Each round measures every cache, a process each, so that what changes with time meets all of them.
 step_bench() {
-    local model=$gpu/random-8b-$layers.gguf i cache name flags before depths=${HEXKV_GPU_DEPTHS:-$([ "$quick" ] && echo 4096 || echo 4096,32768)}
+    local model=$gpu/random-8b-$layers.gguf i cache name flags before what depths=${HEXKV_GPU_DEPTHS:-$([ "$quick" ] && echo 4096 || echo 4096,32768)}
     rm -f "$report"/bench*
     [ -f "$model" ] || { limited "$bin/random_gguf" "$model.tmp" "$layers" && mv "$model.tmp" "$model"; } || { bad 'the random model could not be written'; return 0; }
     for ((i = 1; i <= rounds; i++)); do
         for cache in f16 hex:balanced q8_0 hex:tiny q4_0; do
             [ -z "$quick" ] || case $cache in hex:tiny|q4_0) continue ;; esac
-            [ "$(left)" -ge 15 ] || { note "bench: round $i of $rounds ended before $cache, for lack of time"; break 2; }
+            [ "$(left)" -ge 15 ] || { what="round $i of $rounds ended before $cache, for lack of time"; if [ "$i" = 1 ]; then bad "$what"; else note "$what"; fi; break 2; }
             name=${cache/:/-}
             case $cache in hex:*) flags=(--hex "${cache#hex:}") ;; *) flags=(-ctk "$cache" -ctv "$cache") ;; esac
             before=$(machine memory.used)
@@ -208,7 +237,7 @@ step_sanitize() {
     nvcc=$(sed -n 's/^CMAKE_CUDA_COMPILER:[A-Z]*=//p' "$gpu/CMakeCache.txt" 2> /dev/null || true)
     if [ -z "$sanitizer" ] && [ -x "$(dirname "${nvcc:-/}")/compute-sanitizer" ]; then sanitizer=$(dirname "$nvcc")/compute-sanitizer; fi
     if [ -z "$sanitizer" ]; then
-        note 'skipped: compute-sanitizer is missing'
+        bad 'not run: compute-sanitizer is missing; install it with CUDA, or name the other steps'
         result sanitize '[{"tool": "compute-sanitizer", "summary": "not run: it is missing on this machine"}]'
         return 0
     fi
@@ -233,7 +262,7 @@ write_report() {
     {
         printf '{\n  "gpu": %s,\n  "driver": %s,\n  "clocks_max_sm_mem_mhz": %s,\n  "power_limit_w": %s,\n  "commit": %s,\n  "layers": %s' \
             "$(json_string "$(machine name)")" "$(json_string "$(machine driver_version)")" "$(json_string "$(machine clocks.max.sm,clocks.max.mem)")" \
-            "$(json_string "$(machine power.limit)")" "$(json_string "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)")" "$layers"
+            "$(json_string "$(machine power.limit)")" "$(json_string "$(git describe --always --dirty --exclude '*' 2> /dev/null || cat "$packed/commit" 2> /dev/null || echo unknown)")" "$layers"
         for name in "${all[@]}"; do
             [ ! -s "$report/$name.state" ] || printf ',\n  "step_%s": %s' "$name" "$(json_string "$(cat "$report/$name.state")")"
         done
@@ -247,20 +276,33 @@ write_report() {
     say "report: $out, $md"
 }
 
+# What became of the step, and the report; also when a step ends the script.
+end_step() {
+    local state=$1
+    { printf '%s in %s s' "$state" $((SECONDS - began)); sed 's/^/; /' "$report/$step.failed" "$report/$step.notes" 2> /dev/null || true; } | tr -d '\n' > "$report/$step.state" # of two files one may be missing
+    write_report
+    step=
+}
+at_exit() {
+    stop_samples
+    [ -z "$step" ] || end_step "$([ -s "$report/$step.failed" ] && echo FAILED || echo 'ended early')"
+}
+trap at_exit EXIT
+
+for step in "${steps[@]}"; do
+    rm -f "$report/$step.failed" "$report/$step.notes" "$report/$step.json"
+    echo 'not run' > "$report/$step.state"
+done
 for i in "${!steps[@]}"; do
     step=${steps[i]}
     set_deadline "$i"
     say "step $step"
-    rm -f "$report/$step.failed" "$report/$step.notes" "$report/$step.json"
-    echo 'ended early' > "$report/$step.state"
     began=$SECONDS
     if [ "$(share "$step")" != 0 ] && [ "$(left)" -lt 2 ]; then
         bad 'not run: the time is over (HEXKV_GPU_SECONDS)'
     else
         "step_$step"
     fi
-    state=$([ -s "$report/$step.failed" ] && echo FAILED || echo done)
-    { printf '%s in %s s' "$state" $((SECONDS - began)); sed 's/^/; /' "$report/$step.failed" "$report/$step.notes" 2> /dev/null || true; } | tr -d '\n' > "$report/$step.state" # of two files one may be missing
-    write_report
+    end_step "$([ -s "$report/$step.failed" ] && echo FAILED || echo done)"
 done
 [ "$failed" = 0 ] || die "a test failed or something did not run; see $report/report.md"
