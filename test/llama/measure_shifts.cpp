@@ -1,4 +1,4 @@
-// What ten context shifts add to the error of a cache: measure_shifts MODEL TEXT [WINDOWS]
+// What ten context shifts add to the error of a cache: measure_shifts MODEL TEXT [WINDOWS [beside]]
 //
 // Two experiments, each on WINDOWS windows of the text (8), against an F32 cache:
 //  - moves: 896 tokens are read, moved ten times, up and down in turn, and the next 96 are predicted. Every row is coded again
@@ -8,6 +8,8 @@
 //    one run, and WINDOWS/2 runs. "Without" discards the same tokens and moves nothing.
 // A row of the table: KL divergence without and with the shifts, what they add, with standard errors over the windows. What f16
 // adds is the floor: it turns its rows in f16, and a model with quantized weights answers any small change with a larger one.
+// With `beside` the cache is shared with another sequence, which stays where it is, as in llama-server's other slots: then there is no
+// frame, and every moved row is coded again.
 // Exit code 1: shifts add more than half of what a preset has without them.
 
 #include "core/hex_config.h"
@@ -18,6 +20,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -28,6 +31,8 @@ static constexpr int N_READ = 896, N_PREDICT = 96, DISTANCE = 61;            // 
 static constexpr int N_CTX = 512, N_KEEP = 4, N_FULL = 508, N_FIRST = 32;    // context shifts
 static constexpr int N_HALF = (N_FULL - N_KEEP)/2;
 static constexpr int MOVES_TOKENS = N_READ + N_PREDICT, SHIFTS_TOKENS = N_FULL + N_SHIFT*N_HALF;
+
+static int n_beside = 0; // tokens of the other sequence
 
 struct cache {
     const char * name;
@@ -42,21 +47,6 @@ using log_probs = std::vector<float>;
     exit(1);
 }
 
-static llama_context * new_context(llama_model * model, const cache & c, int n_ctx) {
-    llama_context_params params = llama_context_default_params();
-    params.n_ctx = n_ctx, params.n_batch = params.n_ubatch = UBATCH, params.n_threads = params.n_threads_batch = 1;
-    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
-    params.type_k = params.type_v = c.type;
-    if (c.preset) {
-        hex_params_preset(&params.hex, c.preset);
-    }
-    llama_context * ctx = llama_init_from_model(model, params);
-    if (!ctx) {
-        die(std::string("no context with ") + c.name);
-    }
-    return ctx;
-}
-
 static void append_log_probs(llama_context * ctx, int n, log_probs & out) {
     const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
     for (int i = 0; i < n; i++) {
@@ -69,14 +59,14 @@ static void append_log_probs(llama_context * ctx, int n, log_probs & out) {
 }
 
 // Log-probabilities go to `out` where that is given.
-static void decode(llama_context * ctx, const llama_token * tokens, int n, int pos, log_probs * out) {
+static void decode(llama_context * ctx, const llama_token * tokens, int n, int pos, log_probs * out, llama_seq_id seq = 0) {
     const int step = out ? UBATCH_LOGITS : UBATCH;
     for (int at = 0; at < n; at += step) {
         const int m = std::min(step, n - at);
         llama_batch batch = llama_batch_init(m, 0, 1);
         for (int i = 0; i < m; i++) {
             batch.token[i] = tokens[at + i], batch.pos[i] = pos + at + i;
-            batch.n_seq_id[i] = 1, batch.seq_id[i][0] = 0, batch.logits[i] = out != nullptr;
+            batch.n_seq_id[i] = 1, batch.seq_id[i][0] = seq, batch.logits[i] = out != nullptr;
         }
         batch.n_tokens = m;
         const int status = llama_decode(ctx, batch);
@@ -90,9 +80,26 @@ static void decode(llama_context * ctx, const llama_token * tokens, int n, int p
     }
 }
 
+static llama_context * new_context(llama_model * model, const cache & c, int n_ctx, const llama_token * text) {
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = n_ctx + n_beside, params.n_seq_max = n_beside > 0 ? 2 : 1, params.kv_unified = true;
+    params.n_batch = params.n_ubatch = UBATCH, params.n_threads = params.n_threads_batch = 1;
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    params.type_k = params.type_v = c.type;
+    if (c.preset) {
+        hex_params_preset(&params.hex, c.preset);
+    }
+    llama_context * ctx = llama_init_from_model(model, params);
+    if (!ctx) {
+        die(std::string("no context with ") + c.name);
+    }
+    decode(ctx, text, n_beside, 0, nullptr, 1);
+    return ctx;
+}
+
 // out[0]: without, out[1]: with ten moves. The reading is shared by way of a saved state.
 static void moves(llama_model * model, const cache & c, const llama_token * text, log_probs out[2]) {
-    llama_context * ctx = new_context(model, c, 1024);
+    llama_context * ctx = new_context(model, c, 1024, text);
     llama_memory_t mem = llama_get_memory(ctx);
     decode(ctx, text, N_READ, 0, nullptr);
     std::vector<uint8_t> state(llama_state_get_size(ctx));
@@ -119,7 +126,7 @@ static void moves(llama_model * model, const cache & c, const llama_token * text
 // out[0]: discards only, out[1]: context shifts.
 static void shifts(llama_model * model, const cache & c, const llama_token * text, log_probs out[2]) {
     for (int moved = 0; moved < 2; moved++) {
-        llama_context * ctx = new_context(model, c, N_CTX);
+        llama_context * ctx = new_context(model, c, N_CTX, text);
         llama_memory_t mem = llama_get_memory(ctx);
         decode(ctx, text, N_FULL, 0, nullptr);
         int at = N_FULL, pos = N_FULL, first = N_KEEP; // `first`: the position behind the tokens that are kept
@@ -167,9 +174,10 @@ struct measured {
 
 int main(int argc, char ** argv) {
     if (argc < 3) {
-        die("usage: measure_shifts MODEL TEXT [WINDOWS]");
+        die("usage: measure_shifts MODEL TEXT [WINDOWS [beside]]");
     }
     const int n_windows = argc > 3 ? atoi(argv[3]) : 8;
+    n_beside = argc > 4 && strcmp(argv[4], "beside") == 0 ? 128 : 0;
     llama_log_set([](ggml_log_level level, const char * text, void *) { if (level == GGML_LOG_LEVEL_ERROR) { fputs(text, stderr); } }, nullptr);
     llama_model * model = llama_model_load_from_file(argv[1], llama_model_default_params());
     if (!model) {
