@@ -59,9 +59,15 @@ step_backend-ops() {
 
 step_quantize-fns() { run 'test-quantize-fns' count_one "$BUILD/bin/test-quantize-fns"; }
 
-step_vet() { run 'go vet' count_one go vet ./...; }
+step_vet() {
+    run 'go vet' count_one go vet ./...
+    run 'go vet, laboratory' count_one go -C test/lab vet ./... # a module of its own
+}
 # -count=1: Go's cache does not see that libhexkv.a changed
-step_go()  { run 'go test' count_go go test -race -count=1 -timeout 30m -v ./...; }
+step_go()  {
+    run 'go test' count_go go test -race -count=1 -timeout 30m -v ./...
+    run 'go test, laboratory' count_go go -C test/lab test -count=1 -v ./...
+}
 step_e2e() {
     run 'stock llama-perplexity, to compare logits with' count_one bash scripts/stock.sh llama-perplexity
     run 'end to end' count_lines bash test/e2e.sh

@@ -34,13 +34,14 @@ var experiments = []experiment{
 	{"ingredients", "kld", "f32", window(2048, tuned, 2), ingredients},
 	{"base", "kld", "f32", window(2048, tuned, 2), bases()},
 	{"residual", "kld", "f32", window(2048, tuned, 2), residuals},
+	{"residual-quality", "kld", "f32", window(2048, tuned, 2), qualityResiduals},
 	{"corrections", "kld", "f32", window(2048, tuned, 2), corrections()},
 	{"selection", "kld", "f32", window(2048, tuned, 2), selection},
 	{"degree", "kld", "f32", window(2048, tuned, 2), degrees},
-	{"needle", "recall", "q4_1", []string{"--kind", "needle", "--length", "1024", "--items", "24"}, recalled},
-	{"multikey", "recall", "q4_1", []string{"--kind", "multikey", "--length", "1024", "--items", "24"}, recalled},
-	{"ruler", "recall", "q4_1", []string{"-f", "niah_multikey_3_4096.jsonl", "--items", "8"}, []string{"q4_0", "hex:tiny", "hex:balanced"}},
-	{"greedy", "greedy", "q4_1", []string{"--prompts", "50", "--predict", "2000"}, []string{"q8_0", "q4_0", "hex:tiny", "hex:compact", "hex:balanced", "hex:quality"}},
+	{"needle", "recall", "q4_1", []string{"--kind", "needle", "--length", "1024", "--items", "12"}, recalled},
+	{"multikey", "recall", "q4_1", []string{"--kind", "multikey", "--length", "1024", "--items", "12"}, recalled},
+	{"ruler", "recall", "q4_1", []string{"-f", "niah_multikey_3_4096.jsonl", "--items", "4"}, []string{"q4_0", "hex:tiny", "hex:balanced"}},
+	{"greedy", "greedy", "q4_1", []string{"--prompts", "50", "--predict", "2000"}, []string{"q8_0", "q4_0", "hex:tiny", "hex:balanced", "hex:quality"}},
 }
 
 func window(size, start, count int) []string {
@@ -106,6 +107,13 @@ var residuals = []string{
 	slots("hex4, 240 slots", "compact:refine=hex4", 128, 112, ""),
 	slots("q8_0, 124 slots", "compact:refine=q8_0", 64, 60, ""),
 	slots("f16, 67 slots", "compact:refine=f16", 32, 35, ""),
+}
+
+// qualityResiduals: the bytes of quality.
+var qualityResiduals = []string{
+	slots("hex2, 414 slots", "quality:refine=hex2", 128, 286, ""),
+	slots("hex3, 304 slots", "quality:refine=hex3", 128, 176, ""),
+	"hex4, 240 slots = hex:quality",
 }
 
 // corrections: what costs no byte.

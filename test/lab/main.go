@@ -1,7 +1,7 @@
 // The laboratory: measures every table and plot of docs/quality.md. See test/lab/run.sh.
 //
 // What is measured is kept in the work folder, so a run that was interrupted goes on, and -report writes the document again from
-// what there is.
+// what there is: in the work folder while an experiment has no results.
 package main
 
 import (
@@ -23,9 +23,10 @@ func main() {
 	flag.StringVar(&lab.ruler, "ruler", "", "folder of RULER's niah_multikey_3_4096.jsonl")
 	flag.StringVar(&lab.watched, "watched", "", "rows that make test compares with")
 	flag.StringVar(&lab.work, "work", "", "folder of results")
-	flag.StringVar(&lab.docs, "docs", "", "folder that quality.md and its plots are written to")
+	flag.StringVar(&lab.docs, "docs", "", "folder that quality.md and its plots are written to when nothing is missing")
 	flag.StringVar(&lab.threads, "threads", "0", "threads of hexrun, 0: as many as it takes by itself")
 	only := flag.String("only", "", "names of experiments, separated by commas; empty: all")
+	flag.BoolVar(&lab.keep, "keep", false, "do not measure what has results, whatever build they are from")
 	report := flag.Bool("report", false, "measure nothing, write the document from what there is")
 	for _, m := range []string{"f32", "q4_1", "gemma"} {
 		models[m] = flag.String(m, "", "the model file "+m)
@@ -44,6 +45,9 @@ func main() {
 type laboratory struct {
 	hexrun, text, ruler, watched, work, docs, threads string
 	models                                            map[string]string
+	keep                                              bool
+
+	missing, plots []string // of the document: what has no results, files in the work folder
 }
 
 func (l *laboratory) run(only string, report bool) error {
@@ -57,6 +61,9 @@ func (l *laboratory) run(only string, report bool) error {
 	}
 	for _, x := range experiments {
 		if report || only != "" && !slices.Contains(strings.Split(only, ","), x.name) {
+			continue
+		}
+		if _, err := l.rows(x.name); l.keep && err == nil {
 			continue
 		}
 		if err := l.measure(x); err != nil {

@@ -59,7 +59,7 @@ func (l *laboratory) pareto(name, title string) (string, error) {
 func (l *laboratory) front(title string) (string, error) {
 	stock, presets := series{name: "llama.cpp", color: stockColor, loose: true}, series{name: "presets", color: hexColor, loose: true}
 	others := series{name: "other settings", color: otherColor, loose: true}
-	for _, name := range []string{"presets-tuned", "ingredients", "base", "residual", "selection", "degree"} {
+	for _, name := range []string{"presets-tuned", "ingredients", "base", "residual", "residual-quality", "selection", "degree"} {
 		rows, err := l.rows(name)
 		if errors.Is(err, errNotMeasured) {
 			return "", nil
@@ -135,7 +135,7 @@ func (l *laboratory) lengths(title string) (string, error) {
 	return l.draw("lengths", title, "tokens of the window", all...)
 }
 
-// draw writes NAME.svg: KL divergence, logarithmic.
+// draw writes NAME.svg in the work folder: KL divergence, logarithmic.
 func (l *laboratory) draw(name, title, x string, all ...series) (string, error) {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, "KL divergence from f16, second half, nats"
@@ -162,8 +162,9 @@ func (l *laboratory) draw(name, title, x string, all ...series) (string, error) 
 	}
 	p.X.Max *= 1.06 // room for labels
 	file := name + ".svg"
-	if err := p.Save(18*vg.Centimeter, 11*vg.Centimeter, filepath.Join(l.docs, file)); err != nil {
+	if err := p.Save(18*vg.Centimeter, 11*vg.Centimeter, filepath.Join(l.work, file)); err != nil {
 		return "", err
 	}
+	l.plots = append(l.plots, file)
 	return "![" + title + "](" + file + ")", nil
 }

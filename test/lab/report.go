@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 )
@@ -20,6 +22,7 @@ var document string
 
 // row has the keys of all three kinds of hexrun eval that the tables show.
 type row struct {
+	Cache          string   `json:"cache"`
 	Label          string   `json:"label"`
 	KVBytes        float64  `json:"kv_bytes"`
 	BitsPerElement float64  `json:"bits_per_element"`
@@ -89,17 +92,26 @@ func (l *laboratory) table(name string) (string, error) {
 	}
 	rows, err := l.rows(name)
 	if errors.Is(err, errNotMeasured) {
+		l.lacks(name)
 		return "*" + name + ": not measured yet; `make lab LAB=" + name + "` does it.*", nil
 	}
 	if err != nil {
 		return "", err
+	}
+	var differences []string
+	if _, compared := references[name]; compared {
+		if differences, err = l.differences(x, rows); errors.Is(err, errNotMeasured) {
+			l.lacks(name + ".records")
+		} else if err != nil {
+			return "", err
+		}
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "<details><summary>`%s`, model %s</summary>\n\n    hexrun %s\n\n%s.grid:\n\n    %s\n\n</details>\n\n", x.short(), modelNames[x.model],
 		strings.Join(x.flags(filepath.Base(l.models[x.model]), filepath.Base(l.text), x.name+".grid", ""), " "), x.name, strings.Join(x.grid, "\n    "))
 	switch x.eval {
 	case "kld":
-		writeKLD(&b, rows)
+		writeKLD(&b, rows, references[name].name, differences)
 	case "recall":
 		short := func(x float64) string { return fmt.Sprintf("%.2f", x) }
 		b.WriteString("| cache | bits | right | margin, nats | interval | difference from f16 | interval |\n|---|--:|--:|--:|--:|--:|--:|\n")
@@ -108,7 +120,7 @@ func (l *laboratory) table(name string) (string, error) {
 				interval(short, r.MarginLo, r.MarginHi), r.Difference, interval(short, r.DifferenceLo, r.DifferenceHi))
 		}
 	case "greedy":
-		b.WriteString("| cache | parts from f16 after (median) | quartiles | never parts | mean length | loops | where f16 has none | only f16 has one |\n|---|--:|--:|--:|--:|--:|--:|--:|\n")
+		b.WriteString("| cache | parts from f16 after (median) | quartiles | not parted when cut | mean length | loops | where f16 has none | only f16 has one |\n|---|--:|--:|--:|--:|--:|--:|--:|\n")
 		for _, r := range rows {
 			fmt.Fprintf(&b, "| %s | %d | %d to %d | %d | %d | %d | %d of %d | %d |\n", r.Label, r.PartedMedian, r.PartedLow, r.PartedHigh, r.Same, r.Tokens,
 				r.Loops, r.LoopsOfOwn, r.Free, r.LoopsLeft)
@@ -117,11 +129,20 @@ func (l *laboratory) table(name string) (string, error) {
 	return strings.TrimRight(b.String(), "\n"), nil
 }
 
-func writeKLD(b *strings.Builder, rows []row) {
-	b.WriteString("| cache | bits | refined | KL, second half | interval | KL, all | same top-1 | PPL |\n|---|--:|--:|--:|--:|--:|--:|--:|\n")
-	for _, r := range rows {
-		fmt.Fprintf(b, "| %s | %.2f | %d | %s | %s | %s | %.1f %% | %.2f |\n", r.Label, r.BitsPerElement, r.RefinedCells,
-			nats(r.Half), interval(nats, r.HalfLo, r.HalfHi), nats(r.KLDMean), 100*r.SameTop1, r.PPL)
+// writeKLD writes a table, with a column of differences where there are some.
+func writeKLD(b *strings.Builder, rows []row, reference string, differences []string) {
+	head, line := "", ""
+	if differences != nil {
+		head, line = " difference from "+reference+" |", "--:|"
+	}
+	fmt.Fprintf(b, "| cache | bits | refined | KL, second half | interval |%s KL, all | same top-1 | PPL |\n|---|--:|--:|--:|--:|%s--:|--:|--:|\n", head, line)
+	for i, r := range rows {
+		cell := ""
+		if differences != nil {
+			cell = " " + differences[i] + " |"
+		}
+		fmt.Fprintf(b, "| %s | %.2f | %d | %s | %s |%s %s | %.1f %% | %.2f |\n", r.Label, r.BitsPerElement, r.RefinedCells,
+			nats(r.Half), interval(nats, r.HalfLo, r.HalfHi), cell, nats(r.KLDMean), 100*r.SameTop1, r.PPL)
 	}
 }
 
@@ -185,43 +206,92 @@ func hashOf(path string) (string, error) {
 	return fmt.Sprintf("%x", hash.Sum(nil)), err
 }
 
-// goals compares the presets with what the project set out to reach.
-func (l *laboratory) goals() (string, error) {
-	held, err := l.rows("presets")
-	if err == nil {
-		var chosen []row
-		if chosen, err = l.rows("presets-tuned"); err == nil {
-			return goalTable(held, chosen), nil
-		}
+// lacks remembers what has no results: the document is not for readers then.
+func (l *laboratory) lacks(what string) {
+	if !slices.Contains(l.missing, what) {
+		l.missing = append(l.missing, what)
 	}
-	if errors.Is(err, errNotMeasured) {
-		return "*not measured yet*", nil
-	}
-	return "", err
 }
 
-func goalTable(held, chosen []row) string {
+// goal is what the project set out to reach with a preset.
+type goal struct {
+	preset   string
+	bits, kl float64
+}
+
+var (
+	goalsAt2048 = []goal{{"tiny", 2.8, 0.018}, {"compact", 3.3, 0.0065}, {"balanced", 3.8, 0.0030}, {"quality", 4.3, 0.0012}}
+	goalsAt4096 = []goal{{"compact", 3.3, 0.013}, {"balanced", 3.8, 0.006}}
+)
+
+// goals compares the presets with goals, in windows of 2,048 or 4,096 tokens.
+func (l *laboratory) goals(tokens int) (string, error) {
+	goals, names := goalsAt2048, [2]string{"presets", "presets-tuned"}
+	if tokens == 4096 {
+		goals, names = goalsAt4096, [2]string{"presets-4096", "presets-tuned-4096"}
+	}
+	var rows [2][]row
+	for i, name := range names {
+		var err error
+		if rows[i], err = l.rows(name); errors.Is(err, errNotMeasured) {
+			l.lacks(name)
+		} else if err != nil {
+			return "", err
+		}
+		for _, cache := range []string{"q4_0", "q5_0"} {
+			if rowOf(rows[i], cache) == nil {
+				l.lacks(cache + " of " + name)
+			}
+		}
+		for _, g := range goals {
+			if rowOf(rows[i], "hex:"+g.preset) == nil {
+				l.lacks("hex:" + g.preset + " of " + name)
+			}
+		}
+	}
+	return goalTable(goals, rows[0], rows[1]), nil
+}
+
+func rowOf(rows []row, label string) *row {
+	for i := range rows {
+		if rows[i].Label == label {
+			return &rows[i]
+		}
+	}
+	return nil
+}
+
+// goalTable judges figures as they are printed. What is missing has no verdict, and says so.
+func goalTable(goals []goal, held, chosen []row) string {
+	const notMeasured = "not measured"
 	var b strings.Builder
-	b.WriteString("| preset | bits at most | bits | KL at most | KL, held-out text | KL, tuned text |\n|---|--:|--:|--:|--:|--:|\n")
-	for _, g := range []struct {
-		preset   string
-		bits, kl float64
-	}{{"tiny", 2.8, 0.018}, {"compact", 3.3, 0.0065}, {"balanced", 3.8, 0.0030}, {"quality", 4.3, 0.0012}} {
-		bits := 0.0
-		verdict := func(rows []row) string {
-			for _, r := range rows {
-				if r.Label == "hex:"+g.preset && r.Half <= g.kl {
-					bits = r.BitsPerElement
-					return nats(r.Half)
-				} else if r.Label == "hex:"+g.preset {
-					bits = r.BitsPerElement
-					return "missed: " + nats(r.Half)
+	b.WriteString("| preset | bits at most | bits | KL at most | KL, held-out text | of q4_0's | of q5_0's | KL, tuned text | of q4_0's | of q5_0's |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	verdict := func(met bool, figure string) string {
+		if met {
+			return figure
+		}
+		return "missed: " + figure
+	}
+	for _, g := range goals {
+		bits, figures := notMeasured, ""
+		for _, rows := range [][]row{held, chosen} {
+			r, kl := rowOf(rows, "hex:"+g.preset), notMeasured
+			if r != nil {
+				kl = verdict(r.Half <= g.kl, nats(r.Half))
+				if cell := verdict(math.Round(100*r.BitsPerElement) <= math.Round(100*g.bits), fmt.Sprintf("%.2f", r.BitsPerElement)); bits == notMeasured || strings.HasPrefix(cell, "missed") {
+					bits = cell
 				}
 			}
-			return ""
+			figures += " " + kl + " |"
+			for _, stock := range []string{"q4_0", "q5_0"} {
+				cell := notMeasured
+				if s := rowOf(rows, stock); r != nil && s != nil && s.Half > 0 {
+					cell = fmt.Sprintf("%.0f %%", 100*r.Half/s.Half)
+				}
+				figures += " " + cell + " |"
+			}
 		}
-		h, c := verdict(held), verdict(chosen)
-		fmt.Fprintf(&b, "| %s | %.1f | %.2f | %s | %s | %s |\n", g.preset, g.bits, bits, nats(g.kl), h, c)
+		fmt.Fprintf(&b, "| %s | %.1f | %s | %s |%s\n", g.preset, g.bits, bits, nats(g.kl), figures)
 	}
 	return strings.TrimRight(b.String(), "\n")
 }
@@ -239,19 +309,38 @@ func (l *laboratory) plan() (string, error) {
 	return strings.Replace(strings.TrimSpace(string(out)[at:]), "\n* ", "\n\\* ", 1), nil
 }
 
-// write makes quality.md and its plots.
+// write makes quality.md and its plots in the work folder, and copies them to docs if nothing is missing.
 func (l *laboratory) write() error {
+	l.missing, l.plots = nil, nil
 	t, err := template.New("quality.md").Funcs(template.FuncMap{"table": l.table, "pareto": l.pareto, "lengths": l.lengths, "front": l.front,
 		"plan": l.plan, "origin": l.origin, "goals": l.goals, "watched": l.watchedTable}).Parse(document)
 	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(l.docs, 0o777); err != nil {
 		return err
 	}
 	var out bytes.Buffer
 	if err := t.Execute(&out, nil); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(l.docs, "quality.md"), out.Bytes(), 0o666)
+	draft := filepath.Join(l.work, "quality.md")
+	if err := os.WriteFile(draft, out.Bytes(), 0o666); err != nil {
+		return err
+	}
+	if len(l.missing) > 0 {
+		fmt.Fprintf(os.Stderr, "lab: no results of %s; the document is in %s, and %s is left as it was\n",
+			strings.Join(l.missing, ", "), draft, filepath.Join(l.docs, "quality.md"))
+		return nil
+	}
+	if err := os.MkdirAll(l.docs, 0o777); err != nil {
+		return err
+	}
+	for _, name := range append(l.plots, "quality.md") {
+		data, err := os.ReadFile(filepath.Join(l.work, name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(l.docs, name), data, 0o666); err != nil {
+			return err
+		}
+	}
+	return nil
 }

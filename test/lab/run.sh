@@ -7,7 +7,9 @@
 # Variables: HEXKV_TEXT    WikiText-2's wiki.test.raw
 #            HEXKV_RULER   folder of RULER's niah_multikey_3_4096.jsonl
 #            THREADS       of hexrun, default 0: as it chooses
-#            KEEP=1        goes on with results of another build, which otherwise move to build/lab/before
+#            KEEP=1        keeps results of another build, which otherwise move to build/lab/before, and measures what has none
+#
+# docs/quality.md is written when every experiment has results, build/lab/quality.md always.
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
 cd "$ROOT"
 read_pin scripts/models.pin
@@ -40,5 +42,7 @@ case ${1:-} in
     *) only=(-only "$1") ;;
 esac
 (cd test/lab && go build -o "$BUILD/lab/lab" .)
-exec "$BUILD/lab/lab" -hexrun "$BUILD/bin/hexrun" -text "$text" -ruler "$ruler" -watched cmd/hexrun/testdata/presets.json -work "$BUILD/lab" -docs docs -threads "${THREADS:-0}" \
+keep=()
+[ -z "${KEEP:-}" ] || keep=(-keep)
+exec "$BUILD/lab/lab" "${keep[@]}" -hexrun "$BUILD/bin/hexrun" -text "$text" -ruler "$ruler" -watched cmd/hexrun/testdata/presets.json -work "$BUILD/lab" -docs docs -threads "${THREADS:-0}" \
     -f32 "$f32" -q4_1 "$BUILD/models/$MODEL_FILE" -gemma "$BUILD/models/gemma-3-270m.Q4_K_M.gguf" "${only[@]}"
