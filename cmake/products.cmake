@@ -1,4 +1,11 @@
 # What a build leaves behind: tools in build/bin, the library in build/lib, hexrun.
+if (GGML_CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    if (CUDAToolkit_VERSION VERSION_LESS 12.0)
+        message(NOTICE "hexkv: error: CUDA ${CUDAToolkit_VERSION} in ${CUDAToolkit_BIN_DIR} is too old; install CUDA 12.0 or newer, and name it with -DCMAKE_CUDA_COMPILER=...")
+        message(FATAL_ERROR "hexkv: CUDA is too old")
+    endif()
+endif()
 set(HEXKV_BIN "${CMAKE_BINARY_DIR}/bin")
 set(HEXKV_LIB "${CMAKE_BINARY_DIR}/lib")
 
@@ -82,10 +89,15 @@ file(GLOB_RECURSE go_files CONFIGURE_DEPENDS
     "${CMAKE_SOURCE_DIR}/binding/*" "${CMAKE_SOURCE_DIR}/hexkv/*" "${CMAKE_SOURCE_DIR}/cmd/*")
 list(FILTER go_files EXCLUDE REGEX "_test\\.go$|/testdata/|\\.md$|/\\.[^/]*$")
 set(cgo_ldflags "")
+if (NOT HEXKV_LIB STREQUAL "${CMAKE_SOURCE_DIR}/build/lib") # which binding/doc.go names: a build elsewhere links its own
+    set(cgo_ldflags "-L${HEXKV_LIB}")
+endif()
 if (GGML_CUDA)
-    find_package(CUDAToolkit REQUIRED)
-    string(JOIN " " cgo_ldflags "-L${CUDAToolkit_LIBRARY_DIR}" "-L${CUDAToolkit_LIBRARY_DIR}/stubs"
+    string(JOIN " " cgo_ldflags ${cgo_ldflags} "-L${CUDAToolkit_LIBRARY_DIR}" "-L${CUDAToolkit_LIBRARY_DIR}/stubs"
         -lcudart -lcublas -lcublasLt)
+    if (NOT CUDAToolkit_LIBRARY_DIR IN_LIST CMAKE_CXX_IMPLICIT_LINK_DIRECTORIES) # else hexrun would not find them
+        string(APPEND cgo_ldflags " -Wl,-rpath,${CUDAToolkit_LIBRARY_DIR}")
+    endif()
     if (NOT GGML_CUDA_NO_VMM)
         string(APPEND cgo_ldflags " -lcuda")
     endif()

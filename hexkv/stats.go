@@ -34,7 +34,8 @@ type Stats struct {
 	DecodeTime    time.Duration
 }
 
-// GPU says what one device holds of a session, in bytes.
+// GPU says what one device holds of a session, in bytes. It is measured; what it holds of each tier is not, and is the
+// share KV/Stats.KV of the tier where layers are alike.
 type GPU struct {
 	Name        string
 	KV, Compute uint64

@@ -30,10 +30,13 @@ func writeStats(w io.Writer, s hexkv.Stats, replied int) {
 	fmt.Fprintf(w, "%-8s %s\n", "tiers", tiers(s, 1))
 	onHost := s.KV
 	for _, g := range s.GPUs {
-		part := float64(g.KV) / float64(max(1, s.KV)) // a layer lies on one device, with all of its tiers
+		part := float64(g.KV) / float64(max(1, s.KV))
 		fmt.Fprintf(w, "%-8s %s", g.Name, human.Bytes(g.KV+g.Compute))
 		if g.KV > 0 {
 			fmt.Fprintf(w, ": %s", tiers(s, part))
+		}
+		if g.KV > 0 && g.KV != s.KV { // exact where layers are alike, as each lies on one device with all of its tiers
+			fmt.Fprintf(w, " (by its share of %s)", human.Percent(part))
 		}
 		fmt.Fprintf(w, ", buffers %s\n", human.Bytes(g.Compute))
 		onHost -= min(onHost, g.KV)

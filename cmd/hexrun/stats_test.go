@@ -46,9 +46,11 @@ func TestGPUBytes(t *testing.T) {
 	assert.NotContains(t, statsText(s, 0), "host")
 	s.GPUs = []hexkv.GPU{{Name: "CUDA0", KV: 50 * mib, Compute: 40 * mib}, {Name: "CUDA1", KV: 50 * mib, Compute: 20 * mib}}
 	assert.Contains(t, statsText(s, 0), "tiers    base K 40.0 MiB, base V 20.0 MiB, refined 30.0 MiB, state 10.0 MiB\n"+
-		"CUDA0    90.0 MiB: base K 20.0 MiB, base V 10.0 MiB, refined 15.0 MiB, state 5.0 MiB, buffers 40.0 MiB\n"+
-		"CUDA1    70.0 MiB: base K 20.0 MiB, base V 10.0 MiB, refined 15.0 MiB, state 5.0 MiB, buffers 20.0 MiB\n")
+		"CUDA0    90.0 MiB: base K 20.0 MiB, base V 10.0 MiB, refined 15.0 MiB, state 5.0 MiB (by its share of 50.0 %), buffers 40.0 MiB\n"+
+		"CUDA1    70.0 MiB: base K 20.0 MiB, base V 10.0 MiB, refined 15.0 MiB, state 5.0 MiB (by its share of 50.0 %), buffers 20.0 MiB\n")
 	assert.NotContains(t, statsText(s, 0), "host")
+	s.GPUs = []hexkv.GPU{{Name: "CUDA0", KV: 100 * mib, Compute: 40 * mib}} // all of it, so no share
+	assert.Contains(t, statsText(s, 0), "CUDA0    140.0 MiB: base K 40.0 MiB, base V 20.0 MiB, refined 30.0 MiB, state 10.0 MiB, buffers 40.0 MiB\n")
 	s.GPUs = []hexkv.GPU{{Name: "CUDA0", Compute: 40 * mib}} // --no-kv-offload
 	assert.Contains(t, statsText(s, 0), "CUDA0    40.0 MiB, buffers 40.0 MiB\nhost     100.0 MiB of the cache\n")
 }
