@@ -61,7 +61,10 @@ func probe(ctx context.Context, e *env, m *hexkv.Model, size, threads int, limit
 	if err != nil {
 		return p, err
 	}
-	size = len(window.tokens)
+	asked := size
+	if size = len(window.tokens); asked > size {
+		p.Sentences = append(p.Sentences, fmt.Sprintf("A context of %s tokens is more than the model was trained with or the probe's text has; %s were planned.", human.Count(asked), human.Count(size)))
+	}
 	bar := progress.New(e.stderr, isTerminal(e.stderr))
 	defer bar.Clear()
 	last := time.Now()

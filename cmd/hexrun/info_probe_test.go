@@ -68,6 +68,10 @@ func TestProbeWithoutTime(t *testing.T) {
 		require.NoError(t, p.write(&b))
 		assert.Equal(t, "\nThe time was not enough for one step of 64 tokens; let hexrun eval kld -c 1024 take its time.\n", b.String())
 	}
+	p, err := probe(context.Background(), &env{stderr: io.Discard}, m, 20000, 1, 0)
+	require.NoError(t, err)
+	require.Len(t, p.Sentences, 2)
+	assert.Equal(t, "A context of 20,000 tokens is more than the model was trained with or the probe's text has; 8,192 were planned.", p.Sentences[0])
 	stopped, stop := context.WithCancel(context.Background())
 	stop()
 	_, _, err = run(stopped, time.Minute)
