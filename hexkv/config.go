@@ -26,7 +26,7 @@ type Config struct {
 	Seed         *uint32  // of the backbone
 	Mean         *int     // first rows whose mean centres K, 0 = no centring
 	HalfLife     *int     // of heavy-hitter scores, in queries, 1 or more
-	Unbias       *float64 // share of the bias of coding noise on logits that is taken off, 0 to 1
+	Unbias       *float64 // share of the biases of coding noise, on logits and on V, that is taken off, 0 to 1
 }
 
 // Ready-made configs.

@@ -44,7 +44,7 @@ struct hex_params {
     uint32_t          seed;          // of the backbone
     int32_t           n_mean;        // rows whose mean centres K, 0 = no centring
     int32_t           half_life;     // of heavy-hitter scores, in queries
-    float             unbias;        // share of the bias that coding noise puts on logits which is taken off, 0..1
+    float             unbias;        // share of the biases of coding noise, on logits and on V, that is taken off, 0..1
 };
 
 // Fills *p from a preset: "off", "tiny", "compact", "balanced", "quality", "paper".
