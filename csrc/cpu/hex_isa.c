@@ -43,10 +43,13 @@ static enum hex_isa from_environment(void) {
     const enum hex_isa best = hex_isa_best();
     for (int i = 0; want && i < (int) (sizeof(names) / sizeof(names[0])); i++) {
         if (strcmp(want, names[i]) == 0) {
-            if (clamped((enum hex_isa) i) != (enum hex_isa) i && !atomic_flag_test_and_set(&said)) {
+            if ((enum hex_isa) i <= best) {
+                return (enum hex_isa) i;
+            }
+            if (!atomic_flag_test_and_set(&said)) {
                 fprintf(stderr, "hexkv: HEXKV_ISA=%s is more than this CPU has, taking %s\n", want, names[best]);
             }
-            return clamped((enum hex_isa) i);
+            return best;
         }
     }
     if (want && *want && !atomic_flag_test_and_set(&said)) {
