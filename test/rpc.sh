@@ -10,12 +10,25 @@ fails=0
 ok()   { echo "ok $1"; }
 fail() { echo "FAIL $1: $2"; fails=$((fails + 1)); }
 
+port=$(python3 -c '
+import socket
+for _ in range(100): # two free ports in a row
+    with socket.socket() as a, socket.socket() as b:
+        a.bind(("127.0.0.1", 0))
+        try:
+            b.bind(("127.0.0.1", a.getsockname()[1] + 1))
+        except (OSError, OverflowError):
+            continue
+        print(a.getsockname()[1])
+        break')
+[ -n "$port" ] || die "no two free ports in a row; close programs that listen on 127.0.0.1"
+
 # Starts a worker; $! is its process.
-port=$((20000 + RANDOM % 20000))
 worker() {
     "$bin/ggml-rpc-server" --device CPU --host 127.0.0.1 --port "$1" -t 1 > "$TMP/worker-$1.log" 2>&1 &
     workers+=($!)
     for _ in {1..200}; do
+        kill -0 "${workers[-1]}" 2> /dev/null || die "the RPC worker on port $1 ended: $(tail -n 2 "$TMP/worker-$1.log")"
         if (exec 3<> "/dev/tcp/127.0.0.1/$1") 2> /dev/null; then return; fi
         sleep 0.05
     done
@@ -42,6 +55,7 @@ else fail 'both workers hold a part of the HEX cache' "$(grep 'KV buffer size\|h
 fi
 
 # a worker dies in the middle of an answer
+: > "$TMP/out"
 "$bin/llama-completion" -m "$model" "${remote[@]}" --hex balanced -no-cnv --ignore-eos -n 2000 -c 2304 -t 1 -p 'Once upon a time' > "$TMP/out" 2>&1 < /dev/null &
 client=$!
 for _ in {1..300}; do if grep -q 'Once upon a time' "$TMP/out"; then break; fi; sleep 0.1; done
