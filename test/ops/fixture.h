@@ -22,8 +22,8 @@
 #include <thread>
 #include <vector>
 
-// Sanitized code is slow: the same tests with fewer cases.
-#if defined(__SANITIZE_ADDRESS__)
+// Sanitized code is slow, and emulated code (neon.sh): the same tests with fewer cases.
+#if defined(__SANITIZE_ADDRESS__) || defined(HEX_TEST_FEW_CASES)
 static const bool sanitized = true;
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
