@@ -457,6 +457,122 @@ static void aborts(const model_ptr & model) {
     }
 }
 
+// ---- adapters and embeddings
+
+static hex_params all_refined() {
+    hex_params p = preset("tiny");
+    p.refine = HEX_REFINE_F16;
+    p.n_sink = 4, p.n_recent = 256, p.heavy = 0, p.n_mean = 32;
+    return p;
+}
+
+// A LoRA adapter on the Q and K matrices of all layers.
+static bool write_adapter(const tiny_model & m, const char * path) {
+    const int rank = 4;
+    rng r = { 9 };
+    ggml_context * ctx  = ggml_init({ (size_t) 1024*1024, nullptr, false });
+    gguf_context * gguf = gguf_init_empty();
+    gguf_set_val_str(gguf, "general.type", "adapter");
+    gguf_set_val_str(gguf, "general.architecture", m.arch.c_str());
+    gguf_set_val_str(gguf, "adapter.type", "lora");
+    gguf_set_val_f32(gguf, "adapter.lora.alpha", (float) rank);
+    const auto add = [&](const std::string & name, int n_in, int n_out) {
+        ggml_tensor * t = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_in, n_out);
+        ggml_set_name(t, name.c_str());
+        for (int64_t i = 0; i < ggml_nelements(t); i++) {
+            ((float *) t->data)[i] = 0.2f*(float) (r.below(2001) - 1000)/1000;
+        }
+        gguf_add_tensor(gguf, t);
+    };
+    for (int i = 0; i < m.n_layer; i++) {
+        for (const char * which : { "attn_q", "attn_k" }) {
+            const std::string name = "blk." + std::to_string(i) + "." + which + ".weight.lora_";
+            add(name + "a", m.n_embd, rank);
+            add(name + "b", rank, m.head_size*(which[5] == 'q' ? m.n_head : m.n_head_kv));
+        }
+    }
+    const bool ok = gguf_write_to_file(gguf, path, false);
+    gguf_free(gguf);
+    ggml_free(ctx);
+    return ok;
+}
+
+static void adapters(const tiny_model & shape) {
+    const model_ptr model = load_tiny(shape); // it owns the adapter
+    char path[] = "/tmp/hexkv-lora-XXXXXX";
+    const int fd = mkstemp(path);
+    llama_adapter_lora * lora = fd >= 0 && write_adapter(shape, path) ? llama_adapter_lora_init(model.get(), path) : nullptr;
+    if (fd >= 0) {
+        close(fd);
+        unlink(path);
+    }
+    if (!lora) {
+        check(false, "a LoRA adapter was loaded: %s", log_text.c_str());
+        return;
+    }
+    twin t(model.get(), {}, all_refined(), false);
+    const auto set = [&](float scale) {
+        for (llama_context * ctx : { t.f16.get(), t.hex.get() }) {
+            llama_set_adapters_lora(ctx, &lora, 1, &scale);
+        }
+    };
+    for (const float scale : { 1.0f, 0.5f, 0.0f, 1.0f }) { // rows of all of them stay in the cache
+        set(scale);
+        t.decode({ { 0, 30 } });
+        t.prompt(0, 8, 1);
+    }
+    std::vector<float> with, without;
+    const int next = t.next_pos(0);
+    decode(t.hex.get(), some_rows(1, next), &with);
+    llama_memory_seq_rm(t.mem(true), 0, next, -1);
+    set(0);
+    decode(t.hex.get(), some_rows(1, next), &without);
+    const double effect = kl_divergence(with.data(), without.data(), t.n_vocab);
+    check(t.ok() && t.max_kl < 1e-3 && effect > 1e-2, "a LoRA adapter that changes: KL to f16 at most %.1e, with and without it %.1e%s%s", t.max_kl, effect,
+          t.ok() ? "" : "; ", t.why().c_str());
+}
+
+static double cosine(const float * a, const float * b, int n) {
+    double ab = 0, aa = 0, bb = 0;
+    for (int i = 0; i < n; i++) {
+        ab += a[i]*b[i], aa += a[i]*a[i], bb += b[i]*b[i];
+    }
+    return ab/sqrt(aa*bb);
+}
+
+static void embeddings(const model_ptr & model) {
+    const int n_embd = llama_model_n_embd(model.get());
+    for (const auto pooling : { LLAMA_POOLING_TYPE_MEAN, LLAMA_POOLING_TYPE_LAST }) {
+        for (const char * name : { "all refined", "balanced" }) {
+            context_ptr ctx[2];
+            for (int h = 0; h < 2; h++) {
+                setup s;
+                s.n_seq = 2;
+                llama_context_params p = context_params(s, h == 0 ? preset("off") : strcmp(name, "balanced") == 0 ? preset(name) : all_refined());
+                p.embeddings   = true;
+                p.pooling_type = pooling;
+                ctx[h].reset(llama_init_from_model(model.get(), p));
+                auto rows = some_rows(90, 0, 0), other = some_rows(40, 0, 1);
+                if (pooling == LLAMA_POOLING_TYPE_LAST) { // the end of the text reads the rest from the cache
+                    decode(ctx[h].get(), rows, nullptr);
+                    rows = some_rows(20, 90, 0);
+                }
+                rows.insert(rows.end(), other.begin(), other.end());
+                decode(ctx[h].get(), rows, nullptr);
+            }
+            double least = 1;
+            for (int s = 0; s < 2; s++) {
+                const float * a = llama_get_embeddings_seq(ctx[0].get(), s), * b = llama_get_embeddings_seq(ctx[1].get(), s);
+                least = a && b ? std::min(least, cosine(a, b, n_embd)) : -1;
+            }
+            check(least > (strcmp(name, "balanced") == 0 ? 0.98 : 0.9999), "embeddings, %s, pooled by %s: cosine with those of f16 at least %.5f", name,
+                  pooling == LLAMA_POOLING_TYPE_MEAN ? "mean" : "last token", least);
+        }
+    }
+}
+
+// ---- failures
+
 // A context shift that cannot be computed is an error of the decode that asked for it, and leaves an empty, usable cache.
 static void failed_shifts(const model_ptr & model) {
     const context_ptr ctx = make(model, {}, preset("tiny")), fresh = make(model, {}, preset("tiny"));
@@ -519,6 +635,8 @@ int main(int argc, char ** argv) {
     graph_reuse(model);
     aborts(model);
     failed_shifts(model);
+    adapters(shape);
+    embeddings(model);
     printf("# %.1f s\n", (double) clock()/CLOCKS_PER_SEC);
     return check_exit_code();
 }
