@@ -164,7 +164,7 @@ static void add_probs(const run_t * r, const float * probs, const float * part, 
     memset(m, 0, sizeof(float)*HEX_TILE);
     for (int32_t row = 0; row < n_rows; row++, probs += width) {
         const float f = part[(size_t) row*part_width + 1];
-        for (int32_t e = 0; e < n; e++) {
+        for (int32_t e = 0; e < n && f > 0; e++) { // not of a row that is NaN
             m[e] += probs[e]*f;
         }
     }

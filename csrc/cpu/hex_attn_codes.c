@@ -273,7 +273,7 @@ static void whole_item(struct item * it) {
         hex_codes_add_mass(it);
     }
     for (int32_t i = 0; i < it->n_rows; i++) {
-        const float   inv = it->sum[i] > 0 ? 1/it->sum[i] : 0;
+        const float   inv = it->sum[i] != 0 ? 1/it->sum[i] : 0; // NaN stays
         const float * out = it->out + (size_t) i*(size_t) r->c->head_v;
         float * dst = out_row(r->a, it->s, (it->row0 + i)/r->l.group, it->h0 + (it->row0 + i) % r->l.group);
         for (int32_t d = 0; d < r->c->head_v; d++) {

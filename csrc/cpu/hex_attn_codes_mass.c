@@ -57,10 +57,10 @@ void hex_codes_keep_raw(const struct item * it) {
     }
 }
 
-// sum[j] += p[i][j]*f[i] over the rows.
+// sum[j] += p[i][j]*f[i] over the rows; those of factor 0 may hold NaN.
 static void add_rows(const float * p, const float * f, int32_t n_rows, int32_t n, float * sum) {
     for (int32_t i = 0; i < n_rows; i++, p += HEX_TILE) {
-        for (int32_t j = 0; j < n; j++) {
+        for (int32_t j = 0; j < n && f[i] != 0; j++) {
             sum[j] += p[j]*f[i];
         }
     }

@@ -49,7 +49,7 @@ struct hex_attn_kernels {
     void (*row_pv)(const float * p, const float * v, float * out, int n, int d);
     // The same for n_q rows p and out.
     void (*rows_pv)(const float * p, int stride, const float * v, float * out, int out_stride, int n_q, int n, int d);
-    // x[j] = (x[j] + add + sum_b w[b]*y[b*stride + j])*scale, j < n, b < n_y; returns the largest, -inf for none.
+    // x[j] = (x[j] + add + sum_b w[b]*y[b*stride + j])*scale, j < n, b < n_y; returns the largest, -inf for none, 0 for NaN only.
     float (*row_bias)(float * x, int n, float add, const float * w, const float * y, int n_y, int stride, float scale);
     // y[j] = x[j]^2, j < n.
     void (*row_square)(const float * x, int n, float * y);
@@ -57,7 +57,7 @@ struct hex_attn_kernels {
     void (*scale)(float * x, int n, float scale, float softcap);
     // What a mask's HEX_TILE elements (f16) are: 0 all zero, 1 all -inf, -1 neither.
     int (*mask_kind)(const uint16_t * mask);
-    // Largest of n, -inf for none.
+    // Largest of n, -inf for none, 0 where no number is above -inf and one is NaN.
     float (*row_max)(const float * x, int n);
     // x[j] = exp(x[j] - max), exactly 0 for -inf; returns their sum.
     float (*row_exp)(float * x, int n, float max);
