@@ -28,7 +28,7 @@ var experiments = []experiment{
 	{"presets-4096", "kld", "f32", window(4096, heldOut, 2), everyPreset("q8_0", "q5_0", "q4_0")},
 	{"presets-8192", "kld", "f32", window(8192, heldOut, 1), everyPreset("q8_0", "q5_0", "q4_0")},
 	{"presets-tuned", "kld", "f32", window(2048, tuned, 2), everyPreset("q8_0", "q5_0", "q4_0")},
-	{"presets-tuned-4096", "kld", "f32", window(4096, 80000, 1), everyPreset("q8_0", "q5_0", "q4_0")},
+	{"presets-tuned-4096", "kld", "f32", window(4096, 80000, 1), []string{"q5_0", "q4_0", "hex:tiny", "hex:compact", "hex:balanced", "hex:quality"}},
 	{"presets-default", "kld", "q4_1", window(2048, heldOut, 1), everyPreset("q8_0", "q4_0")},
 	{"presets-gemma", "kld", "gemma", window(2048, tuned, 1), []string{"q8_0", "q4_0", "hex:tiny", "hex:compact", "hex:balanced", "hex:quality"}},
 	{"ingredients", "kld", "f32", window(2048, tuned, 2), ingredients},
@@ -39,7 +39,7 @@ var experiments = []experiment{
 	{"selection", "kld", "f32", window(2048, tuned, 2), selection},
 	{"degree", "kld", "f32", window(2048, tuned, 2), degrees},
 	{"needle", "recall", "q4_1", []string{"--kind", "needle", "--length", "1024", "--items", "12"}, recalled},
-	{"multikey", "recall", "q4_1", []string{"--kind", "multikey", "--length", "1024", "--items", "12"}, recalled},
+	{"multikey", "recall", "q4_1", []string{"--kind", "multikey", "--length", "1024", "--items", "8"}, recalled},
 	{"ruler", "recall", "q4_1", []string{"-f", "niah_multikey_3_4096.jsonl", "--items", "3"}, []string{"q4_0", "hex:balanced"}},
 	{"greedy", "greedy", "q4_1", []string{"--prompts", "50", "--predict", "2000"}, []string{"q8_0", "q4_0", "hex:tiny", "hex:balanced", "hex:quality"}},
 }
@@ -119,7 +119,7 @@ var qualityResiduals = []string{
 // corrections: what costs no byte.
 func corrections() []string {
 	var all []string
-	for _, preset := range []string{"tiny", "compact", "balanced", "quality"} {
+	for _, preset := range []string{"tiny", "balanced"} {
 		for _, c := range []struct{ label, setting string }{
 			{"both", ""}, {"biases left in", ":unbias=0"}, {"half of the biases taken off", ":unbias=0.5"}, {"K not centred", ":mean=0"},
 		} {
