@@ -304,7 +304,7 @@ static void test_nan() {
                     hex_coarse_set(path > HEX_ISA_AVX512);
                     std::fill(a.out.begin(), a.out.end(), 0.0f);
                     run(a.attn(), 2, false, r);
-                    const double most = hex_isa_get() < HEX_ISA_AVX2 ? LIMIT_FLOATS.row : hex_coarse_get() ? LIMIT_COARSE.row : LIMIT_CODES.row;
+                    const double most = hex_coarse_get() ? LIMIT_COARSE.row : LIMIT_CODES.row; // floats too: a row that cancels out can be off by 1e-8
                     bool ok = true;
                     for (size_t i = 0; i < want.size(); i += 64) {
                         bool nan = true;
