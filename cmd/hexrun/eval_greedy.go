@@ -27,7 +27,7 @@ The first row is the floor: f16 again, with the prompt read in other steps, as i
 the other way parts two texts for good, so parting says how often caches decide near-ties otherwise, not which text is better.
 
 With --resume FILE each finished continuation is written down, and a run that was interrupted goes on there. Those of another build
-of hexrun, model, -t, -ngl or HEXKV_COARSE are computed again.`
+of hexrun, model, -t, -ngl, HEXKV_ISA or HEXKV_COARSE are computed again.`
 
 func evalGreedyCommand(e *env) *cli.Command {
 	return &cli.Command{

@@ -28,7 +28,7 @@ Intervals are 95 % within these windows, and other texts may differ by more: blo
 the model wants one.
 
 With --resume FILE each finished window of a cache is written down, and a run that was interrupted goes on there. Windows of another
-build of hexrun, model, -t, -ngl or HEXKV_COARSE are measured again.`
+build of hexrun, model, -t, -ngl, HEXKV_ISA or HEXKV_COARSE are measured again.`
 
 func evalKLDCommand(e *env) *cli.Command {
 	return &cli.Command{

@@ -128,8 +128,12 @@ func (p *probed) judge(planned int) {
 		say("A context of %s tokens is too small to recommend a preset; use -c %d or more.", human.Count(planned), probeLeast)
 		return
 	case p.NTokens < probeLeast || p.NTokens < 4*refined:
-		say("That is too little to recommend a preset: it takes %s tokens, and no more than a quarter of them refined (%s are); use -c %d, or let hexrun eval kld -c %d take its time.",
-			human.Count(probeLeast), human.Count(refined), probeTokens, max(planned, probeTokens))
+		remedy := fmt.Sprintf("use -c %d", probeTokens)
+		if planned <= probeTokens {
+			remedy = "try again when the machine is idle"
+		}
+		say("That is too little to recommend a preset: it takes %s tokens, and no more than a quarter of them refined (%s are); %s, or let hexrun eval kld -c %d take its time.",
+			human.Count(probeLeast), human.Count(refined), remedy, max(planned, probeTokens))
 		return
 	}
 	floor, measure := p.Rows[0], p.Rows[1]

@@ -164,7 +164,7 @@ func TestJudgeTooLittle(t *testing.T) {
 		says                   string
 	}{
 		{256, 256, 40, "A context of 256 tokens is too small to recommend a preset; use -c 512 or more."},
-		{448, 1024, 100, "That is too little to recommend a preset: it takes 512 tokens, and no more than a quarter of them refined (100 are); use -c 1024, or let hexrun eval kld -c 1024 take its time."},
+		{448, 1024, 100, "That is too little to recommend a preset: it takes 512 tokens, and no more than a quarter of them refined (100 are); try again when the machine is idle, or let hexrun eval kld -c 1024 take its time."},
 		{1024, 32768, 1000, "(1,000 are); use -c 1024, or let hexrun eval kld -c 32768 take its time."},
 	} {
 		p := probed{NTokens: c.read, Rows: []report.EvalRow{{Cache: floorCache}, {Cache: "q4_0", KLDSecondHalf: 0.1}, {Cache: "hex:tiny", RefinedCells: c.refined}}}
