@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/hexkv/hexkv/internal/bootstrap"
 )
 
 // references names the row that the other rows of an experiment are compared with, position by position: the setting of a preset.
@@ -147,15 +148,15 @@ func (l *laboratory) differences(x experiment, rows []row) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		var s sample
+		var s bootstrap.Sample
 		for w := range a {
 			difference := make([]float64, len(a[w]))
 			for n := range difference {
 				difference[n] = a[w][n] - b[w][n]
 			}
-			s.add(difference)
+			s.Add(difference)
 		}
-		lo, hi := s.interval()
+		lo, hi, _ := s.Interval() // every experiment has blocks enough
 		cells[i] = fmt.Sprintf("%s (%s to %s)", signed(r.Half-ref.Half), signed(lo), signed(hi))
 	}
 	return cells, nil
@@ -169,51 +170,4 @@ func signed(x float64) string {
 		return "-" + nats(-x)
 	}
 	return "+" + nats(x)
-}
-
-// sample is that of cmd/hexrun/internal/bootstrap, which another module cannot import; the same values give the same interval.
-type sample struct {
-	sums   []float64 // of blocks of 64 positions
-	counts []int
-}
-
-func (s *sample) add(values []float64) {
-	for block := range slices.Chunk(values, 64) {
-		sum := 0.0
-		for _, v := range block {
-			sum += v
-		}
-		s.sums, s.counts = append(s.sums, sum), append(s.counts, len(block))
-	}
-}
-
-// interval of the mean, 95 %; it needs 4 blocks, and every experiment has more.
-func (s *sample) interval() (lo, hi float64) {
-	n := len(s.sums)
-	r := rand.New(rand.NewPCG(64, 1000))
-	means := make([]float64, 1000)
-	for i := range means {
-		sum, count := 0.0, 0
-		for range n {
-			at := r.IntN(n)
-			sum += s.sums[at]
-			count += s.counts[at]
-		}
-		means[i] = sum / float64(count)
-	}
-	slices.Sort(means)
-	const z = 1.959963984540054
-	v := float64(n - 1)
-	z3, z5, z7 := z*z*z, z*z*z*z*z, z*z*z*z*z*z*z
-	student := z + (z3+z)/(4*v) + (5*z5+16*z3+3*z)/(96*v*v) + (3*z7+19*z5+17*z3-15*z)/(384*v*v*v)
-	tail := math.Erfc(student*math.Sqrt(float64(n)/v)/math.Sqrt2) / 2
-	quantile := func(p float64) float64 {
-		at := p * float64(len(means)-1)
-		low := int(at)
-		if low+1 >= len(means) {
-			return means[low]
-		}
-		return means[low] + (at-float64(low))*(means[low+1]-means[low])
-	}
-	return quantile(tail), quantile(1 - tail)
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/hexkv/hexkv/internal/bootstrap"
 )
 
 func must(t *testing.T, err error) {
@@ -165,16 +167,16 @@ func TestGoalTable(t *testing.T) {
 // The interval holds the mean, and widens with the noise.
 func TestInterval(t *testing.T) {
 	width := func(noise float64) float64 {
-		var s sample
+		var s bootstrap.Sample
 		for b := range 32 {
 			block := make([]float64, 64)
 			for i := range block {
 				block[i] = 1 + noise*math.Sin(float64(b))
 			}
-			s.add(block)
+			s.Add(block)
 		}
-		lo, hi := s.interval()
-		if lo > 1.01 || hi < 0.99 {
+		lo, hi, ok := s.Interval()
+		if !ok || lo > 1.01 || hi < 0.99 {
 			t.Errorf("%g to %g", lo, hi)
 		}
 		return hi - lo

@@ -3,7 +3,7 @@ package kld
 import (
 	"math"
 
-	"github.com/hexkv/hexkv/cmd/hexrun/internal/bootstrap"
+	"github.com/hexkv/hexkv/internal/bootstrap"
 )
 
 // Interval is a 95 % interval within the windows that were read, see package bootstrap.

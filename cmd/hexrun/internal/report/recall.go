@@ -6,8 +6,8 @@ import (
 	"io"
 	"strconv"
 
-	"github.com/hexkv/hexkv/cmd/hexrun/internal/bootstrap"
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/human"
+	"github.com/hexkv/hexkv/internal/bootstrap"
 )
 
 // RecallRow is what hexrun eval recall measured for one cache. Ends of intervals are null where there are too few questions.
