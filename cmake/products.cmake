@@ -86,7 +86,7 @@ if (NOT HEXKV_GO) # `make` asks for it; a machine that only measures can do with
     return()
 endif()
 file(GLOB_RECURSE go_files CONFIGURE_DEPENDS
-    "${CMAKE_SOURCE_DIR}/binding/*" "${CMAKE_SOURCE_DIR}/hexkv/*" "${CMAKE_SOURCE_DIR}/cmd/*")
+    "${CMAKE_SOURCE_DIR}/binding/*" "${CMAKE_SOURCE_DIR}/hexkv/*" "${CMAKE_SOURCE_DIR}/cmd/*" "${CMAKE_SOURCE_DIR}/internal/*")
 list(FILTER go_files EXCLUDE REGEX "_test\\.go$|/testdata/|\\.md$|/\\.[^/]*$")
 set(cgo_ldflags "")
 if (NOT HEXKV_LIB STREQUAL "${CMAKE_SOURCE_DIR}/build/lib") # which binding/doc.go names: a build elsewhere links its own
