@@ -127,6 +127,12 @@ func stray(cmd *cli.Command, arg string) error {
 			give = append(give, each.hint)
 		}
 	}
+	for _, c := range cmd.Commands {
+		give = append(give, c.Name)
+	}
+	if len(cmd.Commands) > 0 {
+		return usagef("%q is not understood; use %s %s (see %s --help)", arg, cmd.FullName(), strings.Join(give, ", "), cmd.FullName())
+	}
 	if len(give) == 0 {
 		return usagef("%q is not understood; see %s --help", arg, cmd.FullName())
 	}

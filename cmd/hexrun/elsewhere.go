@@ -14,11 +14,15 @@ var elsewhere = map[string]string{
 	"lora":         "hexrun takes no adapters; use llama-server --lora, or merge it into the model",
 	"prompt-cache": "hexrun chat keeps what it has read by itself; use llama-completion --prompt-cache for a file",
 	"cache-prompt": "hexrun chat keeps what it has read by itself; leave it out",
-	"mirostat":     "use --temp, --top-k, --top-p or --min-p",
 	"hex":          useCaches, "cache-type-k": useCaches, "cache-type-v": useCaches, "ctk": useCaches, "ctv": useCaches,
 	"f": useFile, "file": useFile,
 	"sm": useSplit, "split-mode": useSplit, "ts": useSplit, "tensor-split": useSplit, "mg": useSplit, "main-gpu": useSplit, "dev": useSplit, "device": useSplit,
 	"nkvo": noOffload, "no-kv-offload": noOffload,
+	"presence-penalty": useSamplers, "frequency-penalty": useSamplers, "repeat-last-n": useSamplers, "top-nsigma": useSamplers, "top-n-sigma": useSamplers,
+	"samplers": useSamplers, "sampler-seq": useSamplers, "sampling-seq": useSamplers, "typical": useSamplers, "typical-p": useSamplers,
+	"dynatemp-range": useSamplers, "xtc-probability": useSamplers, "dry-multiplier": useSamplers, "mirostat": useSamplers,
+	"threads-batch": "-t sets the threads of prompts and of replies; leave it out", "tb": "-t sets the threads of prompts and of replies; leave it out",
+	"np": useSlots, "parallel": useSlots,
 	"color": "hexrun prints no colours; leave it out", "co": "hexrun prints no colours; leave it out",
 }
 
@@ -29,6 +33,8 @@ const (
 	useFile     = "to give a file to the model, use hexrun run -f FILE, or /read FILE in hexrun chat"
 	useSplit    = "hexrun splits layers over all GPUs by their free memory; choose GPUs by CUDA_VISIBLE_DEVICES, or use llama-server or llama-completion"
 	noOffload   = "only hexrun run and hexrun chat take it; use -ngl 0 to measure without a GPU"
+	useSamplers = "use --temp, --top-k, --top-p, --min-p or --repeat-penalty; llama-server and llama-completion have all samplers"
+	useSlots    = "hexrun answers one at a time; use llama-server -np for several"
 	noFlash     = "this command does not compute; leave it out"
 )
 

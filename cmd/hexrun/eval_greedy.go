@@ -245,7 +245,7 @@ func (r *greedyRun) continueFrom(ctx context.Context, s *hexkv.Session, start in
 func (r *greedyRun) rows() []report.GreedyRow {
 	var rows []report.GreedyRow
 	for _, s := range r.settings {
-		row := report.GreedyRow{Cache: s.cache, Label: s.label, Prompts: len(r.starts), Predict: r.key.Predict}
+		row := report.GreedyRow{Cache: s.cache, Label: s.label, Prompts: len(r.starts), Predict: r.key.Predict, Model: r.key.Model, Text: r.text.name}
 		var parted []int
 		for _, start := range r.starts {
 			ref, _ := r.kept.Find(r.keyOf(r.settings[0], start))

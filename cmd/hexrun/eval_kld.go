@@ -80,7 +80,7 @@ func evalKLD(ctx context.Context, e *env, cmd *cli.Command) error {
 		return err
 	}
 	if r.format == "md" {
-		fmt.Fprintln(e.stdout, r.title())
+		fmt.Fprintln(e.stdout, r.title(rows))
 		fmt.Fprintln(e.stdout)
 	}
 	return errors.Join(report.WriteEval(e.stdout, r.format, rows), err)

@@ -36,7 +36,7 @@ func evalRecallCommand(e *env) *cli.Command {
 		Description:               evalRecallHelp,
 		DisableSliceFlagSeparator: true,
 		Flags: append(evalFlags(),
-			text(aboutPrompt, "kind", "", "KIND|needle or multikey"),
+			text(aboutPrompt, "kind", "", "KIND|needle or multikey, of generated questions (multikey)"),
 			whole(aboutPrompt, "items", "", "N|questions", 24, ""),
 			whole(aboutPrompt, "length", "", "N|tokens of each text", 2048, ""),
 			text(aboutPrompt, "file f", "", "FILE|questions of RULER, JSON lines, instead of generated ones"),
@@ -121,11 +121,12 @@ func evalRecall(ctx context.Context, e *env, cmd *cli.Command) error {
 	if err := r.measure(ctx, e, m); err != nil {
 		return err
 	}
+	rows := r.rows(name)
 	if cmd.String("output") == "md" {
-		fmt.Fprintf(e.stdout, "%s, %s (%s) of about %s tokens, margin of the right answer in nats (steps of %d tokens), 95 %% intervals\n\n",
-			r.key.Model, plural(len(r.items), "question"), name, human.Count(len(r.items[0].prompt)), r.key.Step)
+		fmt.Fprintf(e.stdout, "%s, %s (%s) of about %s tokens, margin of the right answer in nats (steps of %d tokens)%s\n\n",
+			r.key.Model, plural(len(r.items), "question"), name, human.Count(len(r.items[0].prompt)), r.key.Step, aboutIntervals(rows[0].MarginLo != nil))
 	}
-	return report.WriteRecall(e.stdout, cmd.String("output"), r.rows())
+	return report.WriteRecall(e.stdout, cmd.String("output"), rows)
 }
 
 // questions reads or makes them, and says what they are.
@@ -345,11 +346,12 @@ func likelihood(ctx context.Context, s *hexkv.Session, first []float32, tokens [
 	return sum, nil
 }
 
-func (r *recallRun) rows() []report.RecallRow {
+// rows are one for each cache; name is that of the questions.
+func (r *recallRun) rows(name string) []report.RecallRow {
 	var rows []report.RecallRow
 	for _, s := range r.settings {
 		var margins, differences []float64
-		row := report.RecallRow{Cache: s.cache, Label: s.label, Items: len(r.items), Length: len(r.items[0].prompt)}
+		row := report.RecallRow{Cache: s.cache, Label: s.label, Items: len(r.items), Length: len(r.items[0].prompt), Model: r.key.Model, Text: name}
 		for i := range r.items {
 			ref, _ := r.kept.Find(r.keyOf(r.settings[0], i))
 			got, _ := r.kept.Find(r.keyOf(s, i))

@@ -23,7 +23,9 @@ func (r *evalRun) rows() []report.EvalRow {
 		if len(results) < len(r.windows) {
 			break
 		}
-		rows = append(rows, evalRow(s, results))
+		row := evalRow(s, results)
+		row.Model, row.Text = r.origin.Model, r.textNames()
+		rows = append(rows, row)
 	}
 	return rows
 }
@@ -58,12 +60,24 @@ func evalRow(s setting, results []kld.Result) report.EvalRow {
 	return row
 }
 
-// title says what the table is about.
-func (r *evalRun) title() string {
+func (r *evalRun) textNames() string {
 	names := make([]string, len(r.texts))
 	for i, t := range r.texts {
 		names[i] = t.name
 	}
-	return fmt.Sprintf("%s, %s of %s tokens of %s, KL divergence from f16 in nats (steps of %d tokens), 95 %% intervals; the first row is the floor",
-		r.origin.Model, plural(len(r.windows), "window"), human.Count(r.size), strings.Join(names, ", "), r.step)
+	return strings.Join(names, ", ")
+}
+
+// title says what a table of rows is about.
+func (r *evalRun) title(rows []report.EvalRow) string {
+	return fmt.Sprintf("%s, %s of %s tokens of %s, KL divergence from f16 in nats (steps of %d tokens)%s; the first row is the floor",
+		r.origin.Model, plural(len(r.windows), "window"), human.Count(r.size), r.textNames(), r.step, aboutIntervals(rows[0].KLDMeanLo != nil))
+}
+
+// aboutIntervals is the part of a title that says whether numbers have some.
+func aboutIntervals(known bool) string {
+	if known {
+		return ", 95 % intervals"
+	}
+	return ", too little for intervals"
 }

@@ -197,7 +197,7 @@ func TestEvalRefused(t *testing.T) {
 		want string
 	}{
 		{"eval", exitUsage, "use hexrun eval kld"},
-		{"eval dance", exitUsage, `"dance" is not understood`},
+		{"eval dance", exitUsage, `"dance" is not understood; use hexrun eval kld, greedy, recall (see hexrun eval --help)`},
 		{"eval dance --step 3", exitUsage, `"dance" is not understood`},
 		{"eval kld dance", exitUsage, "see hexrun eval kld --help"},
 		{"eval kld --nope", exitUsage, "unknown flag --nope; see hexrun eval kld --help"},

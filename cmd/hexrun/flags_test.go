@@ -120,6 +120,8 @@ func TestRefusedFlags(t *testing.T) {
 		{"--rpc 1.2.3.4:5", "--rpc is no flag of hexrun run: hexrun computes on this machine; use llama-server --rpc"},
 		{"--mlock", "--mlock is no flag of hexrun run: "},
 		{"-cnv", "-cnv is no flag of hexrun run: use hexrun chat"},
+		{"-np 4", "-np is no flag of hexrun run: hexrun answers one at a time; use llama-server -np"},
+		{"--presence-penalty 1", "--presence-penalty is no flag of hexrun run: use --temp, "},
 		{"-p", "-p needs a value"},
 		{"hello", `"hello" is not understood; give a prompt with -p, a file with -f, a model with -m (see hexrun run --help)`},
 		{"Model.GGUF", `"Model.GGUF" is not understood; name the model with -m Model.GGUF (`},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
 	"github.com/hexkv/hexkv/cmd/hexrun/internal/corpus"
@@ -85,7 +86,9 @@ func probe(ctx context.Context, e *env, m *hexkv.Model, size, threads int, limit
 	}
 	for i, s := range settings {
 		if p.NTokens > 0 {
-			p.Rows = append(p.Rows, evalRow(s, []kld.Result{results[i]}))
+			row := evalRow(s, []kld.Result{results[i]})
+			row.Model, row.Text = filepath.Base(info.Path), corpus.Name
+			p.Rows = append(p.Rows, row)
 		}
 	}
 	p.judge(size)

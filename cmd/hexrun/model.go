@@ -77,11 +77,18 @@ func openSession(ctx context.Context, e *env, m *hexkv.Model, opts *hexkv.Sessio
 	if err != nil {
 		return nil, err
 	}
-	switch size := s.ContextSize(); {
+	size := s.ContextSize()
+	switch {
 	case opts.ContextSize == 0:
 		e.note("note: a context of 0 means as trained: %s tokens", human.Count(size))
 	case opts.ContextSize != size:
 		e.note("note: a context of %s is rounded up to %s tokens", human.Count(opts.ContextSize), human.Count(size))
+	}
+	if trained := m.Info().TrainedContext; trained > 0 && size > trained {
+		e.note("note: the model was trained with %s tokens; what comes after them in a context of %s will make less sense", human.Count(trained), human.Count(size))
+	}
+	if recent := opts.Cache.Recent; recent != nil && *recent >= size {
+		e.note("note: --hex-recent %d covers the whole context of %s tokens: every cell is refined, and takes the bytes of both", *recent, human.Count(size))
 	}
 	return s, nil
 }

@@ -60,6 +60,14 @@ func TestRunOnHEX(t *testing.T) {
 	require.Equal(t, exitOK, code, stats)
 	assert.NotEmpty(t, reply)
 	assert.Contains(t, stats, "heavy hitters")
+
+	// What is allowed, and hardly meant.
+	_, stats, code = hexrun(t, "", "run", "--hex", "balanced", "--hex-recent", "600", "-c", "512", "-n", "1", "-p", "Hi.")
+	require.Equal(t, exitOK, code, stats)
+	assert.Contains(t, stats, "note: --hex-recent 600 covers the whole context of 512 tokens")
+	_, stats, code = hexrun(t, "", "run", "--hex", "balanced", "-c", "8448", "-n", "1", "-p", "Hi.")
+	require.Equal(t, exitOK, code, stats)
+	assert.Contains(t, stats, "note: the model was trained with 8,192 tokens;")
 }
 
 // Hostile inputs: one sentence with a remedy each, and a documented exit code.

@@ -84,14 +84,22 @@ const char * hex_isa_name(enum hex_isa isa) {
     return (size_t) isa < sizeof(names)/sizeof(names[0]) ? names[isa] : "unknown";
 }
 
+static int coarse_from_environment(void) {
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+    const char * want = getenv("HEXKV_COARSE");
+    if (want && *want && strcmp(want, "0") != 0 && strcmp(want, "1") != 0 && !atomic_flag_test_and_set(&said)) {
+        fprintf(stderr, "hexkv: HEXKV_COARSE=%s is not one of 0 1, taking 1\n", want);
+    }
+    return !(want && strcmp(want, "0") == 0);
+}
+
 static atomic_int coarse = -1; // -1: not asked yet
 
 int hex_coarse_get(void) {
     int on = atomic_load_explicit(&coarse, memory_order_relaxed);
     if (on < 0) {
-        const char * want = getenv("HEXKV_COARSE");
         int unset = -1;
-        on = !(want && strcmp(want, "0") == 0);
+        on = coarse_from_environment();
         if (!atomic_compare_exchange_strong(&coarse, &unset, on)) {
             on = unset; // hex_coarse_set came between
         }

@@ -17,7 +17,7 @@ enum hex_isa hex_isa_get(void);             // what is used: best, HEXKV_ISA or 
 void         hex_isa_set(enum hex_isa isa); // for tests and benchmarks; clamped to hex_isa_best()
 const char * hex_isa_name(enum hex_isa isa);
 
-// Whether attention may be coarse where it costs nothing (hex_attn_codes.c). HEXKV_COARSE=0 forbids it.
+// Whether attention may be coarse where it costs nothing (hex_attn_codes.c). HEXKV_COARSE=0 forbids it, 1 allows it as without.
 int  hex_coarse_get(void);
 void hex_coarse_set(int on); // for tests and benchmarks
 

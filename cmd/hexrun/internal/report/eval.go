@@ -37,6 +37,8 @@ type EvalRow struct {
 	PPL             float64  `json:"ppl"`
 	PPLLo           *float64 `json:"ppl_lo"`
 	PPLHi           *float64 `json:"ppl_hi"`
+	Model           string   `json:"model"` // name of its file
+	Text            string   `json:"text"`  // names of the texts
 }
 
 // WriteEval prints rows in one of [Formats].
@@ -48,14 +50,14 @@ func writeEvalCSV(w io.Writer, rows []EvalRow) error {
 	c := csv.NewWriter(w)
 	c.Write([]string{"cache", "label", "windows", "n_ctx", "n_tokens", "kv_bytes", "bits_per_element", "refined_cells",
 		"kld_mean", "kld_mean_lo", "kld_mean_hi", "kld_median", "kld_p999", "kld_last64", "kld_last64_lo", "kld_last64_hi",
-		"kld_second_half", "kld_second_half_lo", "kld_second_half_hi", "same_top1", "same_top1_lo", "same_top1_hi", "ppl", "ppl_lo", "ppl_hi"})
+		"kld_second_half", "kld_second_half_lo", "kld_second_half_hi", "same_top1", "same_top1_lo", "same_top1_hi", "ppl", "ppl_lo", "ppl_hi", "model", "text"})
 	for _, r := range rows {
 		c.Write([]string{r.Cache, r.Label, strconv.Itoa(r.Windows), strconv.Itoa(r.NCtx), strconv.Itoa(r.NTokens),
 			strconv.FormatUint(r.KVBytes, 10), real(r.BitsPerElement), strconv.Itoa(r.RefinedCells),
 			real(r.KLDMean), end(r.KLDMeanLo), end(r.KLDMeanHi), real(r.KLDMedian), real(r.KLDP999),
 			real(r.KLDLast64), end(r.KLDLast64Lo), end(r.KLDLast64Hi),
 			real(r.KLDSecondHalf), end(r.KLDSecondHalfLo), end(r.KLDSecondHalfHi),
-			real(r.SameTop1), end(r.SameTop1Lo), end(r.SameTop1Hi), real(r.PPL), end(r.PPLLo), end(r.PPLHi)})
+			real(r.SameTop1), end(r.SameTop1Lo), end(r.SameTop1Hi), real(r.PPL), end(r.PPLLo), end(r.PPLHi), r.Model, r.Text})
 	}
 	c.Flush()
 	return c.Error()

@@ -12,7 +12,7 @@ import (
 
 var evalKeys = strings.Fields(`cache label windows n_ctx n_tokens kv_bytes bits_per_element refined_cells
 	kld_mean kld_mean_lo kld_mean_hi kld_median kld_p999 kld_last64 kld_last64_lo kld_last64_hi
-	kld_second_half kld_second_half_lo kld_second_half_hi same_top1 same_top1_lo same_top1_hi ppl ppl_lo ppl_hi`)
+	kld_second_half kld_second_half_lo kld_second_half_hi same_top1 same_top1_lo same_top1_hi ppl ppl_lo ppl_hi model text`)
 
 func ptr(x float64) *float64 { return &x }
 

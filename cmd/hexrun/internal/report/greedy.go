@@ -24,6 +24,8 @@ type GreedyRow struct {
 	Free         int    `json:"free"`          // continuations of f16 that do not
 	LoopsOfOwn   int    `json:"loops_own"`     // loops among those that are free in f16
 	LoopsLeft    int    `json:"loops_left"`    // none where f16 has one
+	Model        string `json:"model"`         // name of its file
+	Text         string `json:"text"`          // name of the text
 }
 
 // Quartiles returns the elements of rank n/4, n/2 and 3n/4.
@@ -43,10 +45,10 @@ func WriteGreedy(w io.Writer, format string, rows []GreedyRow) error {
 
 func writeGreedyCSV(w io.Writer, rows []GreedyRow) error {
 	c := csv.NewWriter(w)
-	c.Write([]string{"cache", "label", "prompts", "predict", "tokens", "parted_low", "parted_median", "parted_high", "same", "loops", "free", "loops_own", "loops_left"})
+	c.Write([]string{"cache", "label", "prompts", "predict", "tokens", "parted_low", "parted_median", "parted_high", "same", "loops", "free", "loops_own", "loops_left", "model", "text"})
 	for _, r := range rows {
 		c.Write([]string{r.Cache, r.Label, strconv.Itoa(r.Prompts), strconv.Itoa(r.Predict), strconv.Itoa(r.Tokens), strconv.Itoa(r.PartedLow), strconv.Itoa(r.PartedMedian),
-			strconv.Itoa(r.PartedHigh), strconv.Itoa(r.Same), strconv.Itoa(r.Loops), strconv.Itoa(r.Free), strconv.Itoa(r.LoopsOfOwn), strconv.Itoa(r.LoopsLeft)})
+			strconv.Itoa(r.PartedHigh), strconv.Itoa(r.Same), strconv.Itoa(r.Loops), strconv.Itoa(r.Free), strconv.Itoa(r.LoopsOfOwn), strconv.Itoa(r.LoopsLeft), r.Model, r.Text})
 	}
 	c.Flush()
 	return c.Error()

@@ -24,6 +24,8 @@ type RecallRow struct {
 	Difference     float64  `json:"difference"` // from the margin of f16, mean
 	DifferenceLo   *float64 `json:"difference_lo"`
 	DifferenceHi   *float64 `json:"difference_hi"`
+	Model          string   `json:"model"` // name of its file
+	Text           string   `json:"text"`  // kind of the questions, or the name of their file
 }
 
 // MeanOfItems returns the mean of independent values and its 95 % interval.
@@ -46,10 +48,10 @@ func WriteRecall(w io.Writer, format string, rows []RecallRow) error {
 
 func writeRecallCSV(w io.Writer, rows []RecallRow) error {
 	c := csv.NewWriter(w)
-	c.Write([]string{"cache", "label", "items", "length", "bits_per_element", "right", "margin", "margin_lo", "margin_hi", "difference", "difference_lo", "difference_hi"})
+	c.Write([]string{"cache", "label", "items", "length", "bits_per_element", "right", "margin", "margin_lo", "margin_hi", "difference", "difference_lo", "difference_hi", "model", "text"})
 	for _, r := range rows {
 		c.Write([]string{r.Cache, r.Label, strconv.Itoa(r.Items), strconv.Itoa(r.Length), real(r.BitsPerElement), strconv.Itoa(r.Right),
-			real(r.Margin), end(r.MarginLo), end(r.MarginHi), real(r.Difference), end(r.DifferenceLo), end(r.DifferenceHi)})
+			real(r.Margin), end(r.MarginLo), end(r.MarginHi), real(r.Difference), end(r.DifferenceLo), end(r.DifferenceHi), r.Model, r.Text})
 	}
 	c.Flush()
 	return c.Error()
