@@ -17,11 +17,23 @@ gives() {
     else echo "FAIL $name: no '$pattern' in: $(tail -n 2 "$log" | head -c 300)"; fails=$((fails + 1))
     fi
 }
+# fails_with NAME TEXT COMMAND...: does not succeed, and says TEXT
+fails_with() {
+    local name=$1 text=$2 out status=0
+    shift 2
+    out=$(timeout 60 "$@" 2>&1 < /dev/null) || status=$?
+    if [ "$status" != 0 ] && [ "$status" -lt 124 ] && [[ $out == *"$text"* ]]; then echo "ok $name"
+    else echo "FAIL $name: exit code $status, no '$text' in: $(tail -n 2 <<< "$out" | head -c 300)"; fails=$((fails + 1))
+    fi
+}
 head -c 6000 "$ROOT/cmd/hexrun/internal/corpus/opticks.txt" > "$TMP/text"
 unset LLAMA_ARG_HEX
 
 gives 'llama-bench: HEX settings are columns' '\| balanced .*@ d256' \
     "$bin/llama-bench" -m "$model" -p 16 -n 4 -d 0,256 -r 1 -fa 1 --hex off,balanced
+gives 'llama-bench: types and a preset' '\| +hex3 \| +hex3 \| balanced .*@ d256' "$bin/llama-bench" -m "$model" -p 16 -n 4 -d 0,256 -r 1 -fa 1 -ctk hex3 -ctv hex3 --hex balanced
+gives 'llama-bench: single HEX settings are in their column' '\| tiny:heavy=0\.1:backbone-kind=random \|' "$bin/llama-bench" -m "$model" -p 16 -n 4 -r 1 -fa 1 --hex tiny:heavy=0.1:backbone-kind=random,balanced:recent=64
+fails_with 'llama-bench: a wrong setting' "--hex-heavy 7: use " "$bin/llama-bench" -m "$model" --hex balanced:heavy=7
 gives 'llama-bench: plain types' '\| +hex3 \| +hex3 \|' "$bin/llama-bench" -m "$model" -p 16 -n 4 -r 1 -fa 1 -ctk hex3 -ctv hex3
 ppl=("$bin/llama-perplexity" -m "$model" -f "$TMP/text" -c 512 -ub 64 --chunks 1)
 gives 'llama-perplexity: the base' 'Final estimate: PPL' "${ppl[@]}" --kl-divergence-base "$TMP/base"

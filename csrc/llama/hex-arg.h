@@ -23,6 +23,28 @@ static inline hex_params hex_arg_resolve(const hex_options & o) {
     return p;
 }
 
+// A preset, and options by their names without "hex-", as in "balanced:heavy=0.1:recent=64": one entry of a list (llama-bench).
+static inline hex_params hex_arg_resolve(const std::string & text) {
+    hex_options o = {};
+    size_t end = text.find(':');
+    hex_arg_set(o, "hex", text.substr(0, end));
+    while (end != std::string::npos) {
+        const size_t begin = end + 1;
+        end = text.find(':', begin);
+        const std::string option = text.substr(begin, end == std::string::npos ? end : end - begin);
+        const size_t equals = option.find('=');
+        if (equals == std::string::npos) {
+            throw std::invalid_argument("'" + option + "' in '" + text + "' is no option; write NAME=VALUE, as in balanced:heavy=0.1");
+        }
+        std::string name = option.substr(0, equals);
+        for (char & c : name) {
+            c = c == '_' ? '-' : c;
+        }
+        hex_arg_set(o, ("hex-" + name).c_str(), option.substr(equals + 1));
+    }
+    return hex_arg_resolve(o);
+}
+
 #define HEX_ARG(NAME, HINT, HELP, ENV) \
     add_opt(common_arg({"--" NAME}, HINT, HELP, [](common_params & params, const std::string & value) { \
         hex_arg_set(params.hex, NAME, value); \
