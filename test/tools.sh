@@ -37,13 +37,14 @@ fails_with 'llama-bench: a wrong setting' "--hex-heavy 7: use " "$bin/llama-benc
 gives 'llama-bench: plain types' '\| +hex3 \| +hex3 \|' "$bin/llama-bench" -m "$model" -p 16 -n 4 -r 1 -fa 1 -ctk hex3 -ctv hex3
 ppl=("$bin/llama-perplexity" -m "$model" -f "$TMP/text" -c 512 -ub 64 --chunks 1)
 gives 'llama-perplexity: the base' 'Final estimate: PPL' "${ppl[@]}" --kl-divergence-base "$TMP/base"
-gives 'llama-perplexity --kl-divergence' 'Mean +KLD: +0\.0[0-4]' "${ppl[@]}" --kl-divergence-base "$TMP/base" --kl-divergence --hex balanced
+# 0.0073 is measured; q4_0 has 0.035, and a cache that is not HEX none
+gives 'llama-perplexity --kl-divergence: above 0.001, below 0.015' 'Mean +KLD: +0\.0(0[1-9]|1[0-4])' "${ppl[@]}" --kl-divergence-base "$TMP/base" --kl-divergence --hex balanced
 completion=("$bin/llama-completion" -m "$model" --hex balanced -c 512 -n 24 --temp 0 -no-cnv -p 'The capital of France is')
 "${completion[@]}" > "$TMP/plain" 2> /dev/null < /dev/null || true
 gpu=1 # without one these flags change nothing
 ! "$bin/llama-completion" --list-devices 2>&1 | grep -q '(none)' || gpu=
 for flags in '-nkvo' '-ngl 0' '-nkvo -ngl 0 -t 1'; do # wherever the cache is, the text is the same
-    if [ -z "$gpu" ]; then echo "skip llama-completion $flags: there is no GPU, so the cache is in main memory anyway"; continue; fi
+    if [ -z "$gpu" ]; then echo "skip llama-completion $flags: there is no GPU, so the cache is in main memory anyway (test/rpc.sh has workers for it)"; continue; fi
     # shellcheck disable=SC2086
     "${completion[@]}" $flags > "$TMP/text2" 2> "$logs/completion.log" < /dev/null || true
     if [ -s "$TMP/plain" ] && cmp -s "$TMP/plain" "$TMP/text2"; then echo "ok llama-completion $flags: the same text"
