@@ -99,6 +99,10 @@ static void refuse_channels(const hex_graph & graph) {
     }
 }
 
+static bool all_zero(const float * x, size_t n) {
+    return std::all_of(x, x + n, [](float v) { return v == 0; });
+}
+
 template <typename T>
 static void put(llama_io_write_i & io, const T & x) {
     io.write(&x, sizeof(x));
@@ -280,6 +284,7 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
     std::vector<change> changes;
 
     for (size_t il = 0; il < layers.size(); ++il) {
+        std::vector<float>   shift(l.n_head_kv*l.head_k);
         const layer & l = layers[il];
         llama_hex_layer_state st(l, plan);
         ggml_tensor * pool = pool_stream[il][strm];
@@ -298,10 +303,9 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
             }
             if (alone) {
                 std::copy(saved.begin(), saved.end(), st.head(h));
-            } else if (saved[HEX_STATE_FROZEN] || st.head(h)[HEX_STATE_FROZEN]) {
-                moves.push_back({ il, strm, h, placed, std::vector<float>(l.head_k) });
+            } else {
                 for (int32_t d = 0; d < l.head_k; ++d) {
-                    moves.back().shift[d] = (saved[HEX_STATE_FROZEN] ? saved_mean[d] : 0) - (st.head(h)[HEX_STATE_FROZEN] ? st.mean(h)[d] : 0);
+                    shift[h*l.head_k + d] = (saved[HEX_STATE_FROZEN] ? saved_mean[d] : 0) - (st.head(h)[HEX_STATE_FROZEN] ? st.mean(h)[d] : 0);
                 }
             }
 
@@ -353,6 +357,9 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
                     if (st.heavy_cell(h)[weakest] == 0 || r.score > score[weakest]) {
                         st.heavy_cell(h)[weakest]  = cell + 1;
                         st.heavy_score(h)[weakest] = r.score;
+        if (!all_zero(shift.data(), shift.size())) {
+            moves.push_back({ il, strm, placed, std::move(shift) });
+        }
                         slot = plan.n_ring + weakest;
                     }
                 }
@@ -367,21 +374,29 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
     std::map<ggml_tensor *, llama_hex_pages> tensors;
     for (const auto & c : changes) {
         tensors.try_emplace(c.tensor, c.tensor).first->second.set(c.data.data(), c.offset, c.data.size());
+        const layer & l = layers[m.il];
     }
 }
 
-// Codes the K rows of restored cells again, relative to this cache's mean. Base rows that stay on the device arrive only after
-// state_read has returned (llama.cpp defers them), so this runs before the next ubatch, save or restore.
+// Codes the K rows of restored cells again, relative to this cache's mean: where that is the mean they were saved with, they stay,
+// since each coding costs precision. Base rows that stay on the device arrive only after state_read has returned (llama.cpp
+// defers them), so this runs before the next ubatch, save or restore.
 void llama_kv_hex::apply_moves() {
     for (const auto & m : moves) {
         llama_hex_rows rows(*this, m.il, m.strm);
-        std::vector<float> x(layers[m.il].head_k);
-        for (const uint32_t cell : m.cells) {
-            rows.read(m.head, cell, x.data());
-            for (size_t d = 0; d < x.size(); ++d) {
-                x[d] += m.shift[d];
+        std::vector<float> x(l.head_k);
+        for (int32_t h = 0; h < l.n_head_kv; ++h) {
+            const float * shift = m.shift.data() + h*l.head_k;
+            if (all_zero(shift, l.head_k)) {
+                continue;
             }
-            rows.write(m.head, cell, x.data());
+            for (const uint32_t cell : m.cells) {
+                rows.read(h, cell, x.data());
+                for (int32_t d = 0; d < l.head_k; ++d) {
+                    x[d] += shift[d];
+                }
+                rows.write(h, cell, x.data());
+            }
         }
     }
     moves.clear();

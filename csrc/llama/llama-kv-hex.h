@@ -148,12 +148,11 @@ private:
     std::vector<std::vector<ggml_tensor *>> pool_stream;
     std::vector<std::vector<ggml_tensor *>> state_stream;
 
-    struct move { // restored K rows of one KV head that are still relative to the mean they were saved with
+    struct move { // restored K rows of a layer that are still relative to the mean they were saved with
         size_t   il;
         uint32_t strm;
-        int32_t  head;
         std::vector<uint32_t> cells;
-        std::vector<float>    shift; // [head_k]: saved mean minus this cache's
+        std::vector<float>    shift; // [n_head_kv][head_k]: saved mean minus this cache's; heads without one stay
     };
 
     std::vector<move>        moves;
