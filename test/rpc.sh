@@ -38,20 +38,58 @@ workers=()
 trap 'kill "${workers[@]}" 2> /dev/null; rm -rf "$TMP"' EXIT
 worker $port
 worker $((port + 1))
-remote=(--rpc "127.0.0.1:$port,127.0.0.1:$((port + 1))" -ngl 99 -ts 1,1)
+rpc=(--rpc "127.0.0.1:$port,127.0.0.1:$((port + 1))" -ts 1,1)
+remote=("${rpc[@]}" -ngl 99)
+# what is on the workers: all, all but the cache, the large batches' work at most
+placements=('-ngl 99' '-ngl 99 -nkvo' '-ngl 0')
 
+# The cache is on both workers, or on none of them; LOG is of -lv 4.
+holds() { # PLACEMENT LOG
+    local on here
+    on=$(grep -cE 'RPC[01]\[.*KV buffer size' "$2") || true
+    here=$(grep -cE ' CPU KV buffer size' "$2") || true
+    if grep -q 'has no kernels for this HEX cache' "$2"; then return 1; fi
+    case $1 in '-ngl 99') [ "$on" -ge 2 ] && [ "$here" = 0 ] ;; *) [ "$on" = 0 ] && [ "$here" -ge 1 ] ;; esac
+}
+
+# logits of a prompt
 head -c 4000 "$ROOT/cmd/hexrun/internal/corpus/opticks.txt" > "$TMP/text"
 ppl=("$bin/llama-perplexity" -m "$model" -f "$TMP/text" -c 512 -ub 64 --chunks 1 -t 1 -lv 4)
 for hex in off balanced; do
-    "${ppl[@]}" --hex $hex --kl-divergence-base "$TMP/local.$hex"  > "$TMP/out.local"  2>&1 || fail "one process, --hex $hex" "$(tail -n 2 "$TMP/out.local")"
-    "${ppl[@]}" --hex $hex --kl-divergence-base "$TMP/remote.$hex" "${remote[@]}" > "$TMP/out.remote.$hex" 2>&1 || fail "two workers, --hex $hex" "$(tail -n 2 "$TMP/out.remote.$hex")"
-    if [ -s "$TMP/local.$hex" ] && cmp -s "$TMP/local.$hex" "$TMP/remote.$hex"; then ok "--hex $hex: two workers give the logits of one process, bit for bit"
-    else fail "--hex $hex: two workers give the logits of one process" "they differ"
+    "${ppl[@]}" --hex $hex --kl-divergence-base "$TMP/local" > "$TMP/out" 2>&1 || fail "one process, --hex $hex" "$(tail -n 2 "$TMP/out")"
+    for flags in "${placements[@]}"; do
+        name="--hex $hex $flags: two workers give the logits of one process, bit for bit"
+        rm -f "$TMP/remote"
+        # shellcheck disable=SC2086
+        "${ppl[@]}" --hex $hex --kl-divergence-base "$TMP/remote" "${rpc[@]}" $flags > "$TMP/out" 2>&1 || true
+        if ! [ -s "$TMP/local" ] || ! cmp -s "$TMP/local" "$TMP/remote"; then fail "$name" "they differ; $(tail -n 1 "$TMP/out" | head -c 200)"
+        elif ! holds "$flags" "$TMP/out"; then fail "$name" "the cache is elsewhere: $(grep 'KV buffer size\|has no kernels' "$TMP/out" | head -n 3)"
+        else ok "$name"
+        fi
+    done
+done
+
+# text, token by token
+completion=("$bin/llama-completion" -m "$model" --hex balanced -c 512 -n 48 --temp 0 --ignore-eos -no-cnv -t 1 -p 'The capital of France is')
+"${completion[@]}" > "$TMP/local" 2> /dev/null < /dev/null || true
+for flags in "${placements[@]}"; do
+    name="--hex balanced $flags: two workers write the text of one process"
+    # shellcheck disable=SC2086
+    "${completion[@]}" "${rpc[@]}" $flags > "$TMP/remote" 2> "$TMP/out" < /dev/null || true
+    if [ "$(wc -c < "$TMP/local")" -gt 100 ] && cmp -s "$TMP/local" "$TMP/remote"; then ok "$name"
+    else fail "$name" "'$(tail -c 200 "$TMP/remote" | tr '\n' ' ')', $(tail -n 1 "$TMP/out" | head -c 200)"
     fi
 done
-on_workers=$(grep -cE 'RPC[01]\[.*KV buffer size' "$TMP/out.remote.balanced" || true)
-if [ "$on_workers" -ge 2 ] && ! grep -q 'has no kernels for this HEX cache' "$TMP/out.remote.balanced"; then ok 'both workers hold a part of the HEX cache'
-else fail 'both workers hold a part of the HEX cache' "$(grep 'KV buffer size\|has no kernels' "$TMP/out.remote.balanced" | head -n 3)"
+
+# a server: four slots at once, the prompt cache, a saved slot, a context shift. The text across the shift is of one slot alone: that of one process
+slots=(python3 "$ROOT/test/server_slots.py" "$bin/llama-server" -m "$model" --hex balanced -t 1)
+"${slots[@]}" > "$TMP/local" 2>&1 || fail 'a server without workers' "$(tail -n 1 "$TMP/local")"
+if "${slots[@]}" "${remote[@]}" > "$TMP/remote" 2>&1 && [ "$(tail -n 1 "$TMP/remote")" = ok ]; then ok 'a server over two workers: four slots, streaming, prompt cache, a slot saved and restored, a context shift'
+else fail 'a server over two workers' "$(tail -n 1 "$TMP/remote")"
+fi
+shifted=$(grep '^past the context' "$TMP/local") || true
+if [ -n "$shifted" ] && grep -qxF "$shifted" "$TMP/remote"; then ok 'a context shift on two workers: the text of one process'
+else fail 'a context shift on two workers' "$(grep '^past the context' "$TMP/remote") is not $shifted"
 fi
 
 # a worker dies in the middle of an answer

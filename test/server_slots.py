@@ -1,8 +1,16 @@
-"""Starts a llama-server (the command given) with four slots and writes a transcript: four streamed answers at once, the
-same questions again from the prompt cache, a slot that is saved and restored. The last line is `ok`."""
+"""Starts a llama-server with four slots and writes a transcript: four streamed answers at once, the same questions again from
+the prompt cache, a slot that is saved, restored and saved again, a text that goes past the context of its slot. The last line is `ok`.
+
+    test/server_slots.py [--window] COMMAND...
+
+--window: of a model with a sliding window of 512. The context of a slot is larger, so that the cache cannot shift: such a text ends
+with the context, and a prompt is read again from its last checkpoint.
+"""
 
 import concurrent.futures
 import json
+import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +19,10 @@ import time
 import urllib.request
 
 QUESTIONS = ["The capital of France is", "The largest planet is called", "Water is made of hydrogen and", "One, two, three, four,"]
+command = sys.argv[1:]
+window = command[0] == "--window"
+command = command[window:]
+CONTEXT, COUNTED, PAST = (1024, 210, 0) if window else (512, 100, 80) # of a slot; numbers in its prompt; tokens written past it
 
 with socket.socket() as s:
     s.bind(("127.0.0.1", 0))
@@ -24,11 +36,15 @@ def call(path, body=None):
     return direct.open(urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"}), timeout=300)
 
 
+def post(path, body):
+    return json.load(call(path, body))
+
+
 def ask(slot, stream):
     """The text and the number of prompt tokens that were read."""
     body = {"prompt": QUESTIONS[slot], "id_slot": slot, "n_predict": 16, "temperature": 0, "ignore_eos": True, "cache_prompt": True, "stream": stream}
     if not stream:
-        answer = json.load(call("/completion", body))
+        answer = post("/completion", body)
         return answer["content"], answer["timings"]["prompt_n"]
     text, read = "", None
     for line in call("/completion", body):
@@ -50,7 +66,37 @@ def all_slots(title, stream):
     return answers
 
 
-server = subprocess.Popen(sys.argv[1:] + ["--port", str(port), "-np", "4", "-c", "2048", "--slot-save-path", folder.name],
+def save(name):
+    return post("/slots/3?action=save", {"filename": name})["n_saved"], pathlib.Path(folder.name, name).read_bytes()
+
+
+def save_and_restore():
+    saved, state = save("slot")
+    post("/slots/3?action=erase", {})
+    restored = post("/slots/3?action=restore", {"filename": "slot"})["n_restored"]
+    _, again = save("again")
+    text, read = ask(3, False)
+    print(f"slot 3: {saved} tokens saved in {len(state)} bytes, {restored} restored, the same bytes saved again; {text!r} ({read} tokens read)")
+    assert saved == restored, "not all tokens are restored"
+    assert state == again, f"the restored slot has another state: {len(again)} bytes, {sum(a != b for a, b in zip(state, again))} differ"
+    assert (read == 1 or window) and "five, six" in text, "the restored slot answers otherwise"
+
+
+def past_the_context():
+    """Counts on from a prompt that fills most of the slot: numbers that follow each other across the shift."""
+    prompt = " ".join(f"{i}," for i in range(1, COUNTED + 1))
+    room = CONTEXT - len(post("/tokenize", {"content": prompt, "add_special": True})["tokens"])
+    assert 0 < room < 300, f"the prompt leaves {room} tokens"
+    body = {"prompt": prompt, "id_slot": 3, "n_predict": room + max(PAST, 1), "n_keep": 4, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+    answer = post("/completion", body)
+    numbers = [int(x) for x in re.findall(r"\d+(?=,)", answer["content"])]
+    print(f"past the context: {answer['tokens_predicted']} tokens, truncated {answer['truncated']}; {answer['content']!r}")
+    assert answer["truncated"], "the context was not full"
+    assert answer["tokens_predicted"] == room + PAST, "the answer is not complete"
+    assert numbers == list(range(COUNTED + 1, COUNTED + 1 + len(numbers))) and len(numbers) > room//6, "it did not count on"
+
+
+server = subprocess.Popen(command + (["-ub", "64"] if window else []) + ["--port", str(port), "-np", "4", "-c", str(4*CONTEXT), "--context-shift", "--slot-save-path", folder.name],
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 try:
     for _ in range(240):
@@ -62,15 +108,10 @@ try:
             time.sleep(0.5)
     first = all_slots("four slots at once, streamed:", True)
     again = all_slots("again, from the prompt cache:", False)
-    assert "Paris" in first[0][0], "slot 0 does not know the capital of France"
-    assert all(read == 1 for _, read in again), "the prompt cache was not used"
-    assert "Paris" in again[0][0], "another answer from the prompt cache"
-    saved = json.load(call("/slots/0?action=save", {"filename": "slot"}))
-    json.load(call("/slots/0?action=erase", {}))
-    restored = json.load(call("/slots/0?action=restore", {"filename": "slot"}))
-    text, read = ask(0, False)
-    print(f"slot 0: {saved['n_saved']} tokens saved, {restored['n_restored']} restored; {text!r} ({read} tokens read)")
-    assert saved["n_saved"] == restored["n_restored"] and read == 1 and "Paris" in text, "the restored slot answers otherwise"
+    assert all("five, six" in answers[3][0] for answers in (first, again)), "slot 3 cannot count"
+    assert all(read < before if window else read == 1 for (_, before), (_, read) in zip(first, again)), "the prompt cache was not used"
+    save_and_restore()
+    past_the_context()
     print("ok")
 finally:
     server.terminate()
