@@ -324,6 +324,13 @@ bool llama_hex_has_tier(llama_memory_i * memory) {
     return kv && llama_hex_access::tier(*kv);
 }
 
+void llama_hex_expect(llama_memory_i * memory, const llama_batch & batch) {
+    llama_kv_cache * kv = full_attention_cache(memory);
+    if (llama_kv_hex * tier = kv ? llama_hex_access::tier(*kv) : nullptr) {
+        tier->will_join(batch, llama_hex_access::cells(*kv));
+    }
+}
+
 bool llama_hex_shift_failed(llama_memory_i * memory) {
     llama_kv_cache * kv = full_attention_cache(memory);
     llama_kv_hex * tier = kv ? llama_hex_access::tier(*kv) : nullptr;

@@ -11,9 +11,9 @@
 #include "llama-model.h"
 
 #include <algorithm>
-#include <bitset>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 
 static constexpr int32_t FRAME_MAX = 1 << 15; // farther out the angles of RoPE, in floats, get coarse
 
@@ -75,57 +75,132 @@ void llama_kv_hex::set_rope(bool has_rope, bool fr) {
 }
 
 const int32_t * llama_kv_hex::rope_positions(const llama_ubatch & ubatch, std::vector<int32_t> & buf) const {
-    if (std::all_of(rings.begin(), rings.end(), [](const stream_ring & ring) { return ring.frame == 0; })) {
+    if (row_frame.size() != ubatch.n_tokens) {
         return ubatch.pos;
     }
     buf.assign(ubatch.pos, ubatch.pos + ubatch.n_tokens);
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
-        buf[i] += rings[n_stream > 1 ? ubatch.seq_id[i][0] : 0].frame;
+        buf[i] += row_frame[i];
     }
     return buf.data();
 }
 
-bool llama_kv_hex::has_turns() const {
-    return std::any_of(rings.begin(), rings.end(), [](const stream_ring & ring) { return !ring.turns.empty(); });
+static bool any_frame(const std::vector<int32_t> & frame) {
+    return std::any_of(frame.begin(), frame.end(), [](int32_t x) { return x != 0; });
+}
+
+bool llama_kv_hex::framed() const {
+    return std::any_of(rings.begin(), rings.end(), [](const stream_ring & ring) { return any_frame(ring.frame); });
+}
+
+// That of any cell of these sequences: an update has made them equal.
+int32_t llama_kv_hex::frame_of(const stream_ring & ring, const llama_kv_cells & cells, const seq_set & seqs) const {
+    for (uint32_t i = 0; i < cells.used_max_p1(); ++i) {
+        if (!cells.is_empty(i) && (cells.seq_get_all(i) & seqs).any()) {
+            return ring.frame[i];
+        }
+    }
+    return 0;
+}
+
+static std::bitset<LLAMA_MAX_SEQ> seqs_of(const llama_seq_id * ids, int32_t n) {
+    std::bitset<LLAMA_MAX_SEQ> res;
+    for (int32_t i = 0; i < n; ++i) {
+        res.set(ids[i]);
+    }
+    return res;
+}
+
+// New rows get the frame of their sequences.
+void llama_kv_hex::frame_rows(stream_ring & ring, const llama_kv_cells & cells, const llama_ubatch & ubatch, size_t i0, const std::vector<uint32_t> & idxs) {
+    const bool here = any_frame(ring.frame);
+    if (here) {
+        row_frame.resize(ubatch.n_tokens);
+        std::map<std::vector<llama_seq_id>, int32_t> known;
+        for (size_t i = i0; i < i0 + idxs.size(); ++i) {
+            const auto [it, is_new] = known.insert({ { ubatch.seq_id[i], ubatch.seq_id[i] + ubatch.n_seq_id[i] }, 0 });
+            if (is_new) {
+                it->second = frame_of(ring, cells, seqs_of(ubatch.seq_id[i], ubatch.n_seq_id[i]));
+            }
+            row_frame[i] = it->second;
+        }
+        for (size_t i = 0; i < idxs.size(); ++i) { // after frame_of: these cells may be of the same sequences
+            ring.frame[idxs[i]] = row_frame[i0 + i];
+        }
+    }
+}
+
+void llama_kv_hex::joined() {
+    unsettled = unsettled || framed();
+}
+
+void llama_kv_hex::will_join(const llama_batch & batch, const llama_kv_cells_vec & v_cells) {
+    joining.clear();
+    if (n_stream > 1 || !batch.n_seq_id) {
+        return; // streams have one sequence each
+    }
+    for (int32_t i = 0; i < batch.n_tokens; ++i) {
+        const seq_set seqs = seqs_of(batch.seq_id[i], batch.n_seq_id[i]);
+        if (seqs.count() < 2 || (!joining.empty() && joining.back() == seqs)) {
+            continue;
+        }
+        joining.push_back(seqs);
+        for (int32_t j = 0; j < batch.n_seq_id[i]; ++j) {
+            const llama_seq_id id = batch.seq_id[i][j];
+            unsettled = unsettled || (v_cells[0].seq_pos_min(id) >= 0 &&
+                    frame_of(rings[0], v_cells[0], seqs_of(&id, 1)) != frame_of(rings[0], v_cells[0], seqs));
+        }
+    }
 }
 
 std::vector<int32_t> llama_kv_hex::take_turns(uint32_t strm, const llama_kv_cells & cells) {
     stream_ring & ring = rings[strm];
-    std::vector<int32_t> res(cells.size());
-    std::map<int32_t, size_t> alike = { { 0, 0 } }; // cells by their turn
-    for (uint32_t i = 0; i < cells.size(); ++i) {
-        if (!cells.is_empty(i)) {
-            const auto it = ring.turns.find(i);
-            res[i] = cells.get_shift(i) + (it == ring.turns.end() ? 0 : it->second);
-            alike[res[i]]++;
-        }
-    }
-    ring.turns.clear();
 
-    int32_t common = 0;
-    for (const auto & [turn, n] : alike) {
-        if (frames && n > alike[common]) {
-            common = turn;
+    std::vector<seq_set> groups; // sequences that share cells
+    const auto add = [&](seq_set seqs) {
+        for (size_t g = 0; g < groups.size(); ) {
+            if ((groups[g] & seqs).none()) {
+                ++g;
+                continue;
+            }
+            seqs |= groups[g];
+            groups[g] = groups.back();
+            groups.pop_back();
+        }
+        groups.push_back(seqs);
+    };
+    for (uint32_t i = 0; i < cells.size(); ++i) {
+        if (!cells.is_empty(i) && (groups.empty() || (cells.seq_get_all(i) & ~groups.back()).any())) {
+            add(cells.seq_get_all(i));
         }
     }
-    // not at the cost of a sequence that has not moved
-    std::bitset<LLAMA_MAX_SEQ> seqs;
-    for (uint32_t i = 0; i < cells.size(); ++i) {
-        if (!cells.is_empty(i) && res[i] == common) {
-            seqs |= cells.seq_get_all(i);
+    for (const auto & seqs : joining) {
+        add(seqs);
+    }
+    joining.clear();
+    unsettled = false;
+
+    std::vector<int32_t> res(cells.size());
+    for (const auto & seqs : groups) {
+        std::map<int32_t, size_t, std::greater<>> alike; // cells by the frame that they are in now
+        int32_t frame = frame_of(ring, cells, seqs);
+        for (uint32_t i = 0; i < cells.size(); ++i) {
+            if (!cells.is_empty(i) && (cells.seq_get_all(i) & seqs).any()) {
+                alike[ring.frame[i] - cells.get_shift(i)]++;
+            }
         }
-    }
-    for (uint32_t i = 0; i < cells.size(); ++i) {
-        if (!cells.is_empty(i) && (cells.seq_get_all(i) & seqs).none()) {
-            common = 0;
+        for (const auto & [f, n] : alike) {
+            frame = n > alike[frame] ? f : frame;
         }
-    }
-    if (std::abs((int64_t) ring.frame - common) > FRAME_MAX) {
-        common = ring.frame; // back to where it began, once in a long time
-    }
-    ring.frame -= common;
-    for (uint32_t i = 0; i < cells.size(); ++i) {
-        res[i] -= cells.is_empty(i) ? 0 : common;
+        if (!frames || std::abs((int64_t) frame) > FRAME_MAX) {
+            frame = 0; // back to where it began, once in a long time
+        }
+        for (uint32_t i = 0; i < cells.size(); ++i) {
+            if (!cells.is_empty(i) && (cells.seq_get_all(i) & seqs).any()) {
+                res[i] = frame - (ring.frame[i] - cells.get_shift(i));
+                ring.frame[i] = frame;
+            }
+        }
     }
     return res;
 }
@@ -176,7 +251,7 @@ bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx) {
                     LLAMA_LOG_ERROR("%s: the context shift of layer %d could not be computed, so the cache is cleared; "
                                     "decode the text again\n", __func__, l.il);
                     stored.discard();
-                    kv.clear(true);
+                    lctx->get_memory()->clear(true); // also a sliding window, and recurrent states
                     tier.shift_failed = true;
                     return false;
                 }

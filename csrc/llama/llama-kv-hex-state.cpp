@@ -142,9 +142,7 @@ void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::
         put(io, e);
     }
     for (const uint32_t cell : saved) { // the position of its RoPE, less its own
-        const auto it = rings[strm].turns.find(cell);
-        const int32_t turn = cells.get_shift(cell) + (it == rings[strm].turns.end() ? 0 : it->second);
-        put(io, rope ? rings[strm].frame - turn : 0);
+        put(io, rope ? rings[strm].frame[cell] - cells.get_shift(cell) : 0);
     }
 
     const size_t slot_size = hex_slot_size(params.refine, layers[0].head_k, layers[0].head_v);
@@ -256,7 +254,7 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
         }
     }
 
-    // other tokens keep their codes, and so the mean that those are relative to and the frame that they are in
+    // other tokens keep their codes, and so the mean that those are relative to
     const bool alone = (int32_t) cells.get_used() == n;
 
     std::vector<int32_t> frame(n);
@@ -264,16 +262,10 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
     if (!std::all_of(frame.begin(), frame.end(), [](int32_t x) { return std::abs((int64_t) x) < 1 << 30; })) {
         mismatch("its frames are damaged");
     }
-    if (alone) {
-        ring.frame = frames ? frame[0] : 0;
-        ring.turns.clear();
-    }
     for (int32_t i = 0; i < n; ++i) {
-        ring.turns.erase(placed[i]);
-        if (rope && frame[i] != ring.frame) {
-            ring.turns[placed[i]] = ring.frame - frame[i];
-        }
+        ring.frame[placed[i]] = rope ? frame[i] : 0;
     }
+    joined();
 
     // nothing on the device changes before all of it has been read and found good
     struct change {
@@ -284,7 +276,6 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
     std::vector<change> changes;
 
     for (size_t il = 0; il < layers.size(); ++il) {
-        std::vector<float>   shift(l.n_head_kv*l.head_k);
         const layer & l = layers[il];
         llama_hex_layer_state st(l, plan);
         ggml_tensor * pool = pool_stream[il][strm];
@@ -293,6 +284,7 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
         const size_t slot_size = hex_slot_size(params.refine, l.head_k, l.head_v);
         std::vector<uint8_t> row(slot_size);
         std::vector<int32_t> saved(HEX_STATE_MEAN + l.head_k);
+        std::vector<float>   shift(l.n_head_kv*l.head_k);
 
         for (int32_t h = 0; h < l.n_head_kv; ++h) {
             io.read(saved.data(), saved.size()*sizeof(int32_t));
@@ -357,9 +349,6 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
                     if (st.heavy_cell(h)[weakest] == 0 || r.score > score[weakest]) {
                         st.heavy_cell(h)[weakest]  = cell + 1;
                         st.heavy_score(h)[weakest] = r.score;
-        if (!all_zero(shift.data(), shift.size())) {
-            moves.push_back({ il, strm, placed, std::move(shift) });
-        }
                         slot = plan.n_ring + weakest;
                     }
                 }
@@ -368,13 +357,15 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
                 }
             }
         }
+        if (!all_zero(shift.data(), shift.size())) {
+            moves.push_back({ il, strm, placed, std::move(shift) });
+        }
         const auto * words = (const uint8_t *) st.words.data();
         changes.push_back({ state_stream[il][strm], 0, std::vector<uint8_t>(words, words + st.words.size()*sizeof(int32_t)) });
     }
     std::map<ggml_tensor *, llama_hex_pages> tensors;
     for (const auto & c : changes) {
         tensors.try_emplace(c.tensor, c.tensor).first->second.set(c.data.data(), c.offset, c.data.size());
-        const layer & l = layers[m.il];
     }
 }
 
@@ -383,6 +374,7 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
 // defers them), so this runs before the next ubatch, save or restore.
 void llama_kv_hex::apply_moves() {
     for (const auto & m : moves) {
+        const layer & l = layers[m.il];
         llama_hex_rows rows(*this, m.il, m.strm);
         std::vector<float> x(l.head_k);
         for (int32_t h = 0; h < l.n_head_kv; ++h) {

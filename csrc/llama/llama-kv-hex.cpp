@@ -65,8 +65,7 @@ void llama_kv_hex::create_tensors(size_t ikv, ggml_context * ctx) {
 
 void llama_kv_hex::reset_ring(stream_ring & ring) const {
     ring.seqs.clear();
-    ring.frame = 0;
-    ring.turns.clear();
+    ring.frame.assign(plan.n_ctx, 0);
     ring.free.resize(plan.n_ring);
     for (int32_t i = 0; i < plan.n_ring; ++i) {
         ring.free[i] = plan.n_ring - 1 - i;
@@ -75,6 +74,8 @@ void llama_kv_hex::reset_ring(stream_ring & ring) const {
 
 void llama_kv_hex::clear() {
     moves.clear();
+    joining.clear();
+    unsettled = false;
     for (auto & ring : rings) {
         reset_ring(ring);
     }
@@ -92,7 +93,6 @@ void llama_kv_hex::copy_stream(uint32_t ssrc, uint32_t sdst) {
     reset_ring(rings[sdst]);
     rings[sdst].free  = rings[ssrc].free;
     rings[sdst].frame = rings[ssrc].frame;
-    rings[sdst].turns = rings[ssrc].turns;
     const auto it = rings[ssrc].seqs.find(ssrc);
     if (it != rings[ssrc].seqs.end()) {
         rings[sdst].seqs[sdst] = it->second;
@@ -210,6 +210,7 @@ void llama_kv_hex::apply(const slot_info & sinfo, const llama_ubatch & ubatch, c
     const size_t words = hex_meta_words(n_tps, plan.n_ring, plan.n_ctx);
 
     meta.assign(words*sinfo.n_stream(), 0);
+    row_frame.clear();
 
     for (size_t s = 0; s < sinfo.n_stream(); ++s) {
         const auto & cells = v_cells[sinfo.strm[s]];
@@ -234,6 +235,7 @@ void llama_kv_hex::apply(const slot_info & sinfo, const llama_ubatch & ubatch, c
             begin_stream(sinfo.strm[s]);
         }
         drop_dead(ring, cells, taken);
+        frame_rows(ring, cells, ubatch, s*n_tps, sinfo.idxs[s]);
 
         std::fill(table, table + plan.n_ring, -1);
         for (const auto & [_, seq] : ring.seqs) {

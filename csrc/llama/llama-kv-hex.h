@@ -15,6 +15,7 @@
 #include "llama-kv-cells.h"
 #include "llama-kv-cache.h"
 
+#include <bitset>
 #include <deque>
 #include <map>
 #include <vector>
@@ -23,6 +24,7 @@ class llama_io_read_i;
 class llama_io_write_i;
 struct llama_model;
 struct llama_ubatch;
+struct llama_batch;
 struct llm_graph_context;
 
 class llama_kv_hex {
@@ -78,13 +80,15 @@ public:
 
     bool can_shift() const { return graph.kind != HEX_BACKBONE_CHANNELS; }
 
-    // Coding a row again costs precision, so as few as possible are turned. Each stream has a frame: its rows are stored with
-    // RoPE of the position of their cell plus the frame. Where most cells move alike, the frame moves the other way and the
-    // others of these sequences are turned; attention sees differences only.
+    // Coding a row again costs precision, so as few as possible are turned. Sequences have a frame: their rows are stored with
+    // RoPE of the position of their cell plus the frame. Where most cells of a sequence move alike, its frame moves the other way
+    // and only the others are turned; attention sees differences only. Sequences that share a cell share their frame.
     void set_rope(bool has_rope, bool frames);
     const int32_t * rope_positions(const llama_ubatch & ubatch, std::vector<int32_t> & buf) const; // of new rows
-    bool has_turns() const;                                                  // restored rows that are in another frame
-    std::vector<int32_t> take_turns(uint32_t strm, const llama_kv_cells & cells); // of each cell; moves the frame
+    bool has_turns() const { return unsettled; }
+    std::vector<int32_t> take_turns(uint32_t strm, const llama_kv_cells & cells); // of each cell; moves the frames
+    void joined();                                                                // sequences came to share cells
+    void will_join(const llama_batch & batch, const llama_kv_cells_vec & cells);  // ... or will, by this batch
     bool shift_failed = false; // and nobody has been told yet
 
     //
@@ -115,6 +119,8 @@ public:
 private:
     friend class llama_hex_rows;
 
+    using seq_set = std::bitset<LLAMA_MAX_SEQ>;
+
     struct entry { // a token in the ring
         int32_t slot;
         int32_t cell;
@@ -131,8 +137,7 @@ private:
         std::map<llama_seq_id, seq_ring> seqs;
         std::vector<int32_t>             free; // slots, taken from the back
 
-        int32_t frame = 0;
-        std::map<uint32_t, int32_t> turns; // of cells that are not in the frame, besides what llama_kv_cells notes as their shift
+        std::vector<int32_t>             frame; // of each cell: RoPE of its row got its position, before a shift that is due, plus this
     };
 
     const hex_params params;
@@ -158,8 +163,15 @@ private:
     std::vector<move>        moves;
     std::vector<stream_ring> rings;
     std::vector<int32_t>     meta; // of the current ubatch, [n_stream of it][words]
+    std::vector<int32_t>     row_frame; // of its rows; empty: 0
+    bool                     unsettled = false; // a sequence can have cells in several frames
+    std::vector<seq_set>     joining; // sequences that will share cells
 
     mutable ggml_backend_sched_t sched = nullptr; // of the last graph that was built: it may still run
+
+    bool framed() const;
+    int32_t frame_of(const stream_ring & ring, const llama_kv_cells & cells, const seq_set & seqs) const;
+    void frame_rows(stream_ring & ring, const llama_kv_cells & cells, const llama_ubatch & ubatch, size_t i0, const std::vector<uint32_t> & idxs);
 
     void reset_ring(stream_ring & ring) const;
     void begin_stream(uint32_t s);
@@ -190,6 +202,8 @@ void llama_hex_apply(llama_kv_cache & kv, const llama_kv_cache::slot_info & sinf
 bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx);
 // True once after such a failure: an update of the memory cannot fail, the decode that asked for it can.
 bool llama_hex_shift_failed(llama_memory_i * memory);
+// Before an update of the memory: the batch that will be decoded next.
+void llama_hex_expect(llama_memory_i * memory, const llama_batch & batch);
 
 bool llama_hex_has_tier(llama_memory_i * memory);
 
