@@ -134,4 +134,7 @@ done
 # scripts for a GPU machine, with stand-ins for its programs
 HEXKV_BUILD=$BUILD bash "$ROOT/test/gpu/check.sh" || fails=$((fails + 1))
 
+# what llama.cpp's suites are judged by, on logs and servers with faults
+HEXKV_BUILD=$BUILD bash "$ROOT/test/upstream/check.sh" || fails=$((fails + 1))
+
 [ "$fails" = 0 ]

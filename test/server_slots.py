@@ -1,13 +1,14 @@
 """Starts a llama-server with four slots and writes a transcript: four streamed answers at once, the same questions again from
 the prompt cache, a slot that is saved, restored and saved again, a text that goes past the context of its slot. The last line is `ok`.
 
-    test/server_slots.py [--window] COMMAND...
+    test/server_slots.py [--window] [--large] COMMAND...
 
---window: of a model with a sliding window of 512. The context of a slot is larger, so that the cache cannot shift: such a text ends
-with the context, and a prompt is read again from its last checkpoint.
+--window: of a model with a sliding window, whose prompts are read again from their last checkpoint. --large: and the context of a slot
+is larger than the window (512), so that the cache cannot shift: such a text ends with the context.
 """
 
 import concurrent.futures
+import itertools
 import json
 import pathlib
 import re
@@ -19,10 +20,10 @@ import time
 import urllib.request
 
 QUESTIONS = ["The capital of France is", "The largest planet is called", "Water is made of hydrogen and", "One, two, three, four,"]
-command = sys.argv[1:]
-window = command[0] == "--window"
-command = command[window:]
-CONTEXT, COUNTED, PAST = (1024, 210, 0) if window else (512, 100, 80) # of a slot; numbers in its prompt; tokens written past it
+flags = list(itertools.takewhile(lambda word: word in ("--window", "--large"), sys.argv[1:]))
+command = sys.argv[1 + len(flags):]
+window, large = "--window" in flags, "--large" in flags
+CONTEXT, COUNTED, PAST = (1024, 210, 0) if large else (512, 100, 80) # of a slot; numbers in its prompt; tokens written past it
 
 with socket.socket() as s:
     s.bind(("127.0.0.1", 0))
@@ -96,7 +97,7 @@ def past_the_context():
     assert numbers == list(range(COUNTED + 1, COUNTED + 1 + len(numbers))) and len(numbers) > room//6, "it did not count on"
 
 
-server = subprocess.Popen(command + (["-ub", "64"] if window else []) + ["--port", str(port), "-np", "4", "-c", str(4*CONTEXT), "--context-shift", "--slot-save-path", folder.name],
+server = subprocess.Popen(command + (["-ub", "64"] if large else []) + ["--port", str(port), "-np", "4", "-c", str(4*CONTEXT), "--context-shift", "--slot-save-path", folder.name],
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 try:
     for _ in range(240):
