@@ -3,9 +3,12 @@
 
     test/load.py SECONDS CLIENTS COMMAND...       e.g. 300 8 build/bin/llama-server -m model.gguf --hex balanced
 
-No crash, no report of a sanitizer, every answer that was not cancelled complete, resident memory flat, exit code 0 when it is
-asked to end: the last lines say `ok` or `FAIL`. What the server wrote is in the file $LOAD_LOG, or in a temporary one. With
-LOAD_SANITIZED=1 memory is not judged: a sanitizer keeps what was freed for a while.
+No crash, no report of a sanitizer, every answer that was not cancelled complete, a tenth of them past the context of a slot, resident
+memory flat, exit code 0 when it is asked to end: the last lines say `ok` or `FAIL`. What the server wrote is in the file $LOAD_LOG, or in
+a temporary one. With LOAD_SANITIZED=1 memory is not judged: a sanitizer keeps what was freed for a while.
+
+Memory is flat if the line through the last two thirds of its samples rises by less than 1 % of the resident size in five minutes. A run
+below that is warming up for longer: the last half counts, and 3 % over the run are allowed.
 """
 
 import http.client
@@ -26,6 +29,8 @@ with socket.socket() as s:
     s.bind(("127.0.0.1", 0))
     port = s.getsockname()[1]
 counts = {"complete": 0, "cancelled": 0, "disconnected": 0}
+CONTEXT = 512 # of a slot
+n_shifted = 0 # answers that went past it
 wrong = []
 lock = threading.Lock()
 end = 0.0
@@ -35,7 +40,10 @@ def connect(timeout=120):
     return http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
 
 
-def request(rng):
+def request(rng, long):
+    if long: # words are tokens: 400 to 440 of them and 150 to 200 more
+        n = rng.randint(150, 200)
+        return n, {"prompt": " ".join(rng.choice(WORDS) for _ in range(rng.randint(400, 440))), "n_predict": n, "n_keep": 4, "ignore_eos": True, "stream": True}
     n = rng.randint(4, 64)
     prompt = " ".join(rng.choice(WORDS) for _ in range(rng.randint(3, 150)))
     if rng.random() < 0.3: # a common beginning, for the prompt cache
@@ -43,9 +51,10 @@ def request(rng):
     return n, {"prompt": prompt, "n_predict": n, "ignore_eos": True, "stream": True, "seed": rng.randint(0, 9999), "cache_prompt": rng.random() < 0.8}
 
 
-def one(rng):
-    n, body = request(rng)
-    kind = rng.choices(["complete", "cancelled", "disconnected"], [6, 2, 1])[0]
+def one(rng, long):
+    global n_shifted
+    n, body = request(rng, long)
+    kind = "complete" if long else rng.choices(["complete", "cancelled", "disconnected"], [6, 2, 1])[0]
     client = connect()
     try:
         client.request("POST", "/completion", json.dumps(body), {"Content-Type": "application/json"})
@@ -64,6 +73,11 @@ def one(rng):
                     return kind
         if done is None or done["tokens_predicted"] != n:
             return f"an answer of {n} tokens ended after {done and done['tokens_predicted']}"
+        if long:
+            if not done["truncated"] or done["tokens_evaluated"] + n <= CONTEXT:
+                return f"{done['tokens_evaluated']} + {n} tokens, and no context shift"
+            with lock:
+                n_shifted += 1
         return "complete"
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"{type(error).__name__}: {error}"
@@ -73,13 +87,24 @@ def one(rng):
 
 def client_loop(seed):
     rng = random.Random(seed)
+    number = seed
     while time.monotonic() < end:
-        result = one(rng)
+        number += 1
+        result = one(rng, number % 10 == 0) # the first of them soon: clients start at different numbers
         with lock:
             if result in counts:
                 counts[result] += 1
             else:
                 wrong.append(result)
+
+
+def slope(values, step):
+    """Of the least-squares line, in units per minute; values are STEP seconds apart."""
+    n = len(values)
+    if n < 2:
+        return 0.0
+    middle, mean = (n - 1)/2, sum(values)/n
+    return sum((i - middle)*(v - mean) for i, v in enumerate(values))/sum((i - middle)**2 for i in range(n))*60/step
 
 
 def resident(pid):
@@ -92,7 +117,7 @@ def resident(pid):
 # the server's own prompt cache grows by design: it is bounded, so that what is left would be a leak
 log = open(os.environ["LOAD_LOG"], "w+b") if "LOAD_LOG" in os.environ else tempfile.TemporaryFile()
 sanitized = os.environ.get("LOAD_SANITIZED") == "1"
-server = subprocess.Popen(command + ["--port", str(port), "-np", "4", "-c", "2048", "--cache-ram", "16"], stdout=subprocess.DEVNULL, stderr=log)
+server = subprocess.Popen(command + ["--port", str(port), "-np", "4", "-c", str(4*CONTEXT), "--context-shift", "--cache-ram", "16"], stdout=subprocess.DEVNULL, stderr=log)
 
 
 def server_log():
@@ -117,30 +142,34 @@ try:
     threads = [threading.Thread(target=client_loop, args=(i,)) for i in range(n_clients)]
     for thread in threads:
         thread.start()
-    sizes = []
+    sizes, step = [], max(0.5, seconds/60)
     while time.monotonic() < end and server.poll() is None:
-        time.sleep(max(0.5, seconds/60))
+        time.sleep(step)
         if server.poll() is None:
             sizes.append(resident(server.pid))
     for thread in threads:
         thread.join(180)
     alive = server.poll() is None
-    warm = sizes[len(sizes)//3:]
-    third = max(1, len(warm)//3)
-    growth = max(warm[-third:]) - max(warm[:third]) if warm else 0.0
-    flat = sanitized or bool(warm) and growth < 0.03*warm[0]
+    full = seconds >= 300
+    warm = sizes[len(sizes)//3 if full else len(sizes)//2:]
+    rise = slope(warm, step)
+    minutes, allowed = (5, 0.01) if full else (seconds/60, 0.03)
+    percent = 100*rise*minutes/warm[0] if warm else 0.0
+    flat = bool(warm) and percent < 100*allowed
+    growth = f"{rise:+.2f} MiB per minute after warming up, {percent:+.2f} % in {minutes:.1f} minutes (limit {100*allowed:.0f} %)"
     if alive:
         server.terminate()
         server.wait(60)
     reports = re.findall(r".*(?:ERROR: \w+Sanitizer|WARNING: \w+Sanitizer|SUMMARY: \w+Sanitizer|: runtime error: ).*", server_log())
-    print(f"{n_clients} clients, {seconds} s: {counts['complete']} complete, {counts['cancelled']} cancelled, {counts['disconnected']} disconnected")
-    print("resident MiB: " + " ".join(f"{x:.0f}" for x in sizes[::max(1, len(sizes)//12)]) + f"; growth after warming up {growth:.1f}")
+    print(f"{n_clients} clients, {seconds} s: {counts['complete']} complete, {counts['cancelled']} cancelled, {counts['disconnected']} disconnected; {n_shifted} went past the context of {CONTEXT} tokens")
+    print("resident MiB: " + " ".join(f"{x:.0f}" for x in sizes[::max(1, len(sizes)//12)]) + f"; {growth}")
     checks = [("no crash", alive, f"exit code {server.returncode}"),
               ("the server ends with exit code 0", server.returncode == 0, f"it was {server.returncode}"),
               ("no report of a sanitizer" if sanitized else "nothing on stderr that a sanitizer writes", not reports, f"{len(reports)}; {'; '.join(reports[:2])}"),
-              ("every answer is complete", not wrong and counts["complete"] > 0, "; ".join(sorted(set(wrong))[:3]))]
+              ("every answer is complete", not wrong and counts["complete"] > 0, "; ".join(sorted(set(wrong))[:3])),
+              ("answers past the context of a slot, and their context shifts in the log", n_shifted > 0 and server_log().count("context shift, n_keep") >= n_shifted, f"{n_shifted} answers")]
     if not sanitized:
-        checks.append(("resident memory is flat", flat, f"{growth:.1f} MiB more"))
+        checks.append(("resident memory is flat", flat, growth))
     for name, good, why in checks:
         print(f"ok {name}" if good else f"FAIL {name}: {why}")
     if not all(good for _, good, _ in checks):
