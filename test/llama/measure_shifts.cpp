@@ -8,8 +8,7 @@
 //    one run, and WINDOWS/2 runs. "Without" discards the same tokens and moves nothing.
 // A row of the table: KL divergence without and with the shifts, what they add, with standard errors over the windows. What f16
 // adds is the floor: it turns its rows in f16, and a model with quantized weights answers any small change with a larger one.
-// With `beside` the cache is shared with another sequence, which stays where it is, as in llama-server's other slots: then there is no
-// frame, and every moved row is coded again.
+// With `beside` the cache is shared with another sequence, which stays where it is, as in llama-server's other slots.
 // Exit code 1: shifts add more than half of what a preset has without them.
 
 #include "core/hex_config.h"
