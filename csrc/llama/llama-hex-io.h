@@ -1,5 +1,5 @@
-// What protects the states of a context with a HEX tier: a checksum behind each state, over all that is in front of it, and a
-// guard that leaves nothing of a state which was refused. Codes have no redundancy: without the checksum a flipped bit would be
+// What protects the states of a context with a HEX tier: a checksum behind each state, over all that is in front of it (of a
+// file also its tokens), which is checked before anything is read, and a guard that leaves nothing of a state which was refused. Codes have no redundancy: without the checksum a flipped bit would be
 // read as another key, quietly. Contexts without a tier pass through as they were.
 #pragma once
 
@@ -24,6 +24,8 @@ private:
     void add_word(const uint8_t * word);
 };
 
+uint64_t llama_hex_sum_of(const llama_token * tokens, size_t n);
+
 class llama_hex_writer : public llama_io_write_i {
 public:
     llama_hex_writer(llama_io_write_i & io, llama_memory_i * memory, uint32_t flags); // llama_state_seq_flags
@@ -38,6 +40,7 @@ public:
 private:
     llama_io_write_i   & io;
     const bool           has_tier;
+    const bool           counts;
     const bool           tensors; // are in the sum: not those that stay on the device
     llama_hex_sum        sum;
     std::vector<uint8_t> piece;
@@ -45,20 +48,23 @@ private:
 
 class llama_hex_reader : public llama_io_read_i {
 public:
-    llama_hex_reader(llama_io_read_i & io, llama_memory_i * memory, uint32_t flags);
+    llama_hex_reader(llama_io_read_i & io, llama_memory_i * memory, uint32_t flags); // throws when the checksum does not match
 
     void read(void * dst, size_t size) override;
     void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override;
     size_t n_bytes() override { return io.n_bytes(); }
+    size_t peek(void * dst, size_t offset, size_t size) override { return io.peek(dst, offset, size); }
 
-    void finish(); // throws when the checksum does not match
+    void finish(); // skips the checksum
 
 private:
     llama_io_read_i    & io;
     const bool           has_tier;
     const bool           tensors;
-    llama_hex_sum        sum;
+    size_t               end = 0; // where the state ends
     std::vector<uint8_t> piece;
+
+    size_t find_end(); // from here, 0: there is no sound state
 };
 
 // Lives while a state is restored, of the whole context (-1) or of a sequence; empties it when the restore was not done.

@@ -179,7 +179,9 @@ void llama_kv_hex::state_write(llama_io_write_i & io, uint32_t strm, const std::
             put(io, (int32_t) refined.size());
             for (const auto & [r, slot] : refined) {
                 put(io, r);
-                pool.get(row.data(), llama_hex_slot_offset(l.pool, h, slot), row.size());
+                if (!io.counts_only()) {
+                    pool.get(row.data(), llama_hex_slot_offset(l.pool, h, slot), row.size());
+                }
                 io.write(row.data(), row.size());
             }
         }
