@@ -36,9 +36,9 @@ worker() {
 }
 workers=()
 trap 'kill "${workers[@]}" 2> /dev/null; rm -rf "$TMP"' EXIT
-worker $port
+worker "$port"
 worker $((port + 1))
-rpc=(--rpc "127.0.0.1:$port,127.0.0.1:$((port + 1))" -ts 1,1)
+rpc=(--rpc "127.0.0.1:$port,127.0.0.1:$((port + 1))" -ts "1,1")
 remote=("${rpc[@]}" -ngl 99)
 # what is on the workers: all, all but the cache, the large batches' work at most
 placements=('-ngl 99' '-ngl 99 -nkvo' '-ngl 0')
