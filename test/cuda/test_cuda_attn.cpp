@@ -161,6 +161,49 @@ static void test_scales() {
     check(worst_error <= 3, "rows of every scale are decoded to f16's precision: at most %.2f units off", worst_error);
 }
 
+// Caches of many cells: more ranges than a warp has lanes, and ranges of several chunks.
+static void test_long() {
+    rng r { 12000 };
+    int bad = 0, n = 0, most_ranges = 0, most_chunks = 0;
+    worst all;
+    for (const int32_t n_tps : { 1, 40 }) { // 4 and 40 query rows: the kernels of decoding and of prefill
+        for (const int32_t n_kv : { 12000, 17000 }) {
+            attn_case c;
+            c.sh.bits_k = 4;
+            c.sh.bits_v = 2;
+            c.sh.refine = HEX_REFINE_HEX4;
+            c.sh.n_ring = 256;
+            c.sh.n_heavy = n_kv/16;
+            c.sh.n_ctx  = c.n_kv = n_kv;
+            c.group  = n_tps == 1 ? 4 : 1;
+            c.n_tps  = n_tps;
+            c.mask   = MASK_CAUSAL;
+            c.sinks  = n_kv == 12000;
+            c.frozen = true;
+            attn_data a(c, r);
+            const struct hex_attn at = a.attn();
+            buffer work(hex_attn_ref_work(&at));
+            hex_attn_ref(&at, work.as<void>(), 0);
+            const std::vector<float> ref_out = a.out, ref_mass = a.mass;
+            for (const int n_sm : { 1, 60, 132 }) {
+                const hex_cuda_device dev = { n_sm, 99*1024 };
+                const attn_args p = make_args(at, dev, nullptr);
+                most_ranges = std::max(most_ranges, (int) p.n_split);
+                most_chunks = std::max(most_chunks, (int) (p.range + HEX_CHUNK - 1)/HEX_CHUNK);
+                worst w;
+                if (!run_cuda(a, dev, r) || !compare(a, ref_out, ref_mass, w)) {
+                    describe(n, c, "long", w);
+                    bad++;
+                }
+                all.out = std::max(all.out, w.out), all.row = std::max(all.row, w.row), all.mass = std::max(all.mass, w.mass);
+                n++;
+            }
+        }
+    }
+    check(bad == 0, "caches of 12,000 and 17,000 cells: %d cases, NMSE at most %.1e (row %.1e, mass %.1e)", n, all.out, all.row, all.mass);
+    check(most_ranges > 2*HEX_WARP && most_chunks > 8, "up to %d ranges, and up to %d chunks in one", most_ranges, most_chunks);
+}
+
 // Every preset has kernels on a device with the 64 KB of shared memory that Turing has.
 static void test_turing() {
     rng r { 64 };
@@ -269,6 +312,9 @@ int main(int argc, char ** argv) {
     const int n_cases = argc > 1 ? atoi(argv[1]) : sanitized ? 12 : 400;
     test_random(n_cases, sanitized ? 1e4 : 4e4);
     test_scales();
+    if (!sanitized) {
+        test_long();
+    }
     test_turing();
     test_not_a_number();
     test_refused();
