@@ -234,17 +234,12 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
     }
     drop_dead(ring, cells, taken);
 
-    std::vector<int32_t> ring_slot(n, -1);
-    for (int32_t i = 0; i < hd.n_entry; ++i) {
-        const auto e = get<state_entry>(io);
-        if (e.index < 0 || e.index >= n || e.age < 0 || e.seq_id < 0 || e.seq_id >= LLAMA_MAX_SEQ) {
-            mismatch("its ring names cell " + std::to_string(e.index) + " of " + std::to_string(n));
-        }
-        const llama_seq_id id = seq_id == -1 ? e.seq_id : seq_id;
-        seq_ring & seq = ring.seqs[id];
-        const bool is_sink = e.is_sink && n_sinks(seq, cells, id) < plan.n_sink;
+    std::vector<int32_t> ring_slot(n, -1), n_seen(n, 1); // queries that have seen a token of the saved ring
+    std::vector<state_entry> recent;
+    const auto place = [&](const state_entry & e, bool is_sink) {
+        seq_ring & seq = ring.seqs[e.seq_id];
         if (ring.free.empty() || (!is_sink && (int32_t) seq.recent.size() >= plan.n_recent) || ring_slot[e.index] >= 0) {
-            continue; // a smaller ring: the base code remains
+            return; // a smaller ring: it competes for a heavy slot, or its base code remains
         }
         const entry here = { ring.free.back(), (int32_t) placed[e.index], seq.n_query - e.age };
         ring.free.pop_back();
@@ -252,8 +247,25 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
         if (is_sink) {
             seq.sinks.push_back(here);
         } else {
-            seq.recent.push_back(here);
+            seq.recent.insert(std::lower_bound(seq.recent.begin(), seq.recent.end(), here, [](const entry & a, const entry & b) { return a.q0 < b.q0; }), here);
         }
+    };
+    for (int32_t i = 0; i < hd.n_entry; ++i) {
+        auto e = get<state_entry>(io);
+        if (e.index < 0 || e.index >= n || e.age < 0 || e.seq_id < 0 || e.seq_id >= LLAMA_MAX_SEQ) {
+            mismatch("its ring names cell " + std::to_string(e.index) + " of " + std::to_string(n));
+        }
+        e.seq_id = seq_id == -1 ? e.seq_id : seq_id;
+        n_seen[e.index] = std::max(e.age, 1);
+        if (e.is_sink && n_sinks(ring.seqs[e.seq_id], cells, e.seq_id) < plan.n_sink) {
+            place(e, true);
+        } else {
+            recent.push_back(e);
+        }
+    }
+    std::stable_sort(recent.begin(), recent.end(), [](const state_entry & a, const state_entry & b) { return a.age < b.age; });
+    for (const auto & e : recent) { // the newest first
+        place(e, false);
     }
 
     // other tokens keep their codes, and so the mean that those are relative to
@@ -347,10 +359,11 @@ void llama_kv_hex::read_tier(llama_io_read_i & io, uint32_t strm, const std::vec
                     }
                 } else if (fixed < 0 && plan.n_heavy > 0) { // it competes like a token that leaves the ring
                     const float * score = st.heavy_score(h);
+                    const float   own   = r.tier == TIER_RING ? r.score/(float) n_seen[r.index] : r.score;
                     const int32_t weakest = (int32_t) (std::min_element(score, score + plan.n_heavy) - score);
-                    if (st.heavy_cell(h)[weakest] == 0 || r.score > score[weakest]) {
+                    if (st.heavy_cell(h)[weakest] == 0 || own > score[weakest]) {
                         st.heavy_cell(h)[weakest]  = cell + 1;
-                        st.heavy_score(h)[weakest] = r.score;
+                        st.heavy_score(h)[weakest] = own;
                         slot = plan.n_ring + weakest;
                     }
                 }

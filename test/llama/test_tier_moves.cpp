@@ -226,6 +226,92 @@ static void back_and_forth(const llama_model * model, int n_vocab) {
     }
 }
 
+// What HEX_ATTN finds: the cells of the ring, and of each layer and head the heavy slots and the scores of the ring's cells.
+struct slots {
+    std::vector<int> ring;
+    struct head { std::map<int, float> heavy, ring; };
+    std::map<std::string, head> heads;
+
+    static bool callback(ggml_tensor * t, bool ask, void * user) {
+        if (t->op == GGML_OP_HEX_ATTN && !ask) {
+            ((slots *) user)->attn(t);
+        }
+        return t->op == GGML_OP_HEX_ATTN || !ask;
+    }
+
+private:
+    void attn(const ggml_tensor * t) {
+        const ggml_hex_op_params p = ggml_hex_get_params(t);
+        const ggml_tensor * k = t->src[3], * state = t->src[6];
+        const int32_t * table = hex_meta_ring((const int32_t *) t->src[7]->data, t->src[0]->ne[1]);
+        ring.assign(table, table + p.n_ring);
+        std::sort(ring.begin(), ring.end());
+        for (int h = 0; h < k->ne[1]; h++) {
+            head & to = heads[std::string(t->name) + " " + std::to_string(h)];
+            to = {};
+            const int32_t * st = (const int32_t *) ((const char *) state->data + h*state->nb[1]);
+            for (int i = 0; i < p.n_heavy; i++) {
+                const int cell = st[hex_state_heavy_cell((int) k->ne[0], p.n_ring) + i] - 1;
+                if (cell >= 0) {
+                    to.heavy[cell] = ((const float *) st)[hex_state_heavy_score((int) k->ne[0], p.n_ring, p.n_heavy) + i];
+                }
+            }
+            for (int i = 0; i < p.n_ring; i++) {
+                to.ring[table[i]] = ((const float *) st)[hex_state_ring_score((int) k->ne[0]) + i];
+            }
+        }
+    }
+};
+
+// Into a smaller ring: the newest tokens are in it, and the others compete for heavy slots as if they had left it.
+static void smaller_ring(const llama_model * model) {
+    const int n = 150, n_recent[2] = { 60, 20 };
+    slots seen[2];
+    context_ptr ctx[2];
+    hex_params p = preset("balanced");
+    p.heavy = 0.15f;
+    for (int i = 0; i < 2; i++) {
+        p.n_recent = n_recent[i];
+        llama_context_params cp = context_params({}, p);
+        cp.cb_eval = slots::callback, cp.cb_eval_user_data = &seen[i];
+        ctx[i].reset(llama_init_from_model(const_cast<llama_model *>(model), cp));
+    }
+    decode(ctx[0].get(), text(1, n - 30), nullptr);
+    for (int i = n - 30; i < n; i++) {
+        decode(ctx[0].get(), text(i, 1, i), nullptr);
+    }
+    const bool read = load(ctx[1].get(), save(ctx[0].get(), 0), 0);
+    for (const auto & c : ctx) {
+        decode(c.get(), text(2, 1, n), nullptr);
+    }
+    std::vector<int> newest;
+    for (int i = 0; i < p.n_sink; i++)         { newest.push_back(i); }
+    for (int i = n - p.n_recent; i < n; i++) { newest.push_back(i); }
+
+    int n_slots = 0, n_wrong = 0, n_left = 0; // heavy slots of all heads, cells that should not be there, cells that the ring left
+    for (const auto & [name, small] : seen[1].heads) {
+        const auto & large = seen[0].heads[name];
+        std::vector<std::pair<float, int>> rank;
+        for (const auto & [cell, score] : large.heavy) {
+            rank.push_back({ score, cell });
+        }
+        for (int cell = n - n_recent[0]; cell < n - n_recent[1]; cell++) {
+            rank.push_back({ large.ring.at(cell)/(float) (n - cell), cell });
+        }
+        std::sort(rank.rbegin(), rank.rend());
+        rank.resize(std::min(rank.size(), small.heavy.size()));
+        for (const auto & [score, cell] : rank) {
+            const auto it = small.heavy.find(cell);
+            n_wrong += it == small.heavy.end() || std::fabs(it->second - score) > 1e-6f;
+            n_left  += cell >= n - n_recent[0];
+            n_slots++;
+        }
+    }
+    check(read && seen[1].ring == newest && n_slots > 0 && n_wrong == 0 && n_left > 0 && n_left < n_slots,
+          "into a smaller ring: cells %d to %d of %d are recent, %d of %d heavy slots hold what left the ring, %d wrong",
+          seen[1].ring.size() > 4 ? seen[1].ring[4] : -1, seen[1].ring.empty() ? -1 : seen[1].ring.back(), n, n_left, n_slots, n_wrong);
+}
+
 // RoPE of some models makes rows longer (attn_factor, and YaRN on top of it). A turn of a stored row must not: with one layer, K
 // depends on token and position alone, so a cache that has read the text where it is now is the truth. Stock's shift, which
 // scales the moved rows once more each time, is not.
@@ -409,6 +495,7 @@ int main(void) {
         with_a_hole(model.get(), n_vocab);
         into_company(model.get(), n_vocab);
         back_and_forth(model.get(), n_vocab);
+        smaller_ring(model.get());
         frames(model.get(), n_vocab);
         damaged(model.get());
     }
