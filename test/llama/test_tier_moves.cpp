@@ -312,6 +312,53 @@ static void smaller_ring(const llama_model * model) {
           seen[1].ring.size() > 4 ? seen[1].ring[4] : -1, seen[1].ring.empty() ? -1 : seen[1].ring.back(), n, n_left, n_slots, n_wrong);
 }
 
+// Checkpoints, as llama-server takes them: of the sliding window alone, or with the rows left on the device. A text is gone on
+// with, taken back and restored; a context that never went on gives the expected logits.
+static void checkpoints() {
+    for (const char * arch : { "llama", "gemma2" }) {
+        tiny_model shape;
+        shape.arch = arch, shape.n_layer = 4;
+        const model_ptr model = load_tiny(shape);
+        const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model.get()));
+        const bool window = shape.arch == "gemma2";
+        for (const int flags : { 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY, LLAMA_STATE_SEQ_FLAGS_ON_DEVICE, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY | LLAMA_STATE_SEQ_FLAGS_ON_DEVICE }) {
+            const bool partial = flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
+            if (partial && !window) {
+                continue; // nothing partial there: all of it is saved
+            }
+            setup two;
+            two.n_seq = 2, two.n_ctx = 512;
+            const hex_params p = all_refined(32);
+            const context_ptr a = make(model.get(), two, p), b = make(model.get(), two, p);
+            for (const auto & c : { &a, &b }) {
+                decode(c->get(), text(2, 60, 0, 1), nullptr);
+                decode(c->get(), text(1, 100), nullptr);
+            }
+            std::vector<uint8_t> data(llama_state_seq_get_size_ext(b.get(), 0, flags));
+            const size_t n = llama_state_seq_get_data_ext(b.get(), data.data(), data.size(), 0, flags);
+            decode(b.get(), text(5, 20, 100), nullptr);
+            if (partial) {
+                llama_memory_seq_rm(llama_get_memory(b.get()), 0, 100, -1);
+            }
+            const bool read = n == data.size() && llama_state_seq_set_data_ext(b.get(), data.data(), data.size(), 0, flags) == n;
+            bool same;
+            const double kl = read ? continue_both(a.get(), b.get(), n_vocab, 100, 0, &same) : INFINITY;
+
+            // and one that is refused
+            data[data.size()/2] ^= 1;
+            const bool taken = llama_state_seq_set_data_ext(b.get(), data.data(), data.size(), 0, flags) > 0;
+            const auto mem = llama_get_memory(b.get());
+            const bool kept = llama_memory_seq_pos_max(mem, 0) == -1 && llama_memory_seq_pos_max(mem, 1) == 59;
+            std::vector<float> la, lb;
+            decode(a.get(), text(6, 1, 60, 1), &la);
+            decode(b.get(), text(6, 1, 60, 1), &lb);
+            const double kl_other = kl_divergence(la.data(), lb.data(), n_vocab);
+            check(read && kl < 1e-3 && !taken && kept && kl_other < 1e-3, "%s, checkpoint%s%s: %zu bytes, KL at most %.1e; a damaged one leaves the other sequence, KL %.1e", arch,
+                  partial ? " of the window" : "", flags & LLAMA_STATE_SEQ_FLAGS_ON_DEVICE ? " on the device" : "", n, kl, kl_other);
+        }
+    }
+}
+
 // RoPE of some models makes rows longer (attn_factor, and YaRN on top of it). A turn of a stored row must not: with one layer, K
 // depends on token and position alone, so a cache that has read the text where it is now is the truth. Stock's shift, which
 // scales the moved rows once more each time, is not.
@@ -496,6 +543,7 @@ int main(void) {
         into_company(model.get(), n_vocab);
         back_and_forth(model.get(), n_vocab);
         smaller_ring(model.get());
+        checkpoints();
         frames(model.get(), n_vocab);
         damaged(model.get());
     }
