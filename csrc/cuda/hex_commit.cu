@@ -1,9 +1,9 @@
 // HEX_COMMIT. Two kernels, with the two phases of csrc/cpu/hex_commit.c:
 //
 //   place    a block per (stream, KV head): which rows are stored where, means and the recoding at the freeze, scores,
-//            competition for heavy slots, residuals that move from ring to heavy slots
-//   encode   a block of two warps per (stream, KV head, row, 64 samples of K or V): base code, residual. The two warps
-//            search at the two scales that fine codes are tried at.
+//            competition for heavy slots
+//   encode   a block of two warps per (stream, KV head, row, 64 samples of K or V): the residual that moves from the row's ring
+//            slot to a heavy slot, base code, residual. The two warps search at the two scales that fine codes are tried at.
 //
 // What the CPU does in a loop over rows or slots, "the first that names a cell has it", is an atomic minimum here: its
 // result does not depend on the order of threads.
@@ -14,19 +14,19 @@
 
 #include <limits.h>
 
-#define PLACE_THREADS 256
+#define PLACE_THREADS 512
+#define PLACE_BATCH   4    // slots of a thread whose loads are under way together: each is a chain of three
 #define ROW_DROPPED   (-2) // row_ring of a row that is not stored
 #define LEVELS_MAX    6    // 32^6 heavy slots
 
 // Work of one (stream, KV head), in words.
 struct place_work {
     int32_t * owner;     // [n_ctx] of the cells that are named: -(row + 1), ring slot, or n_ring + heavy slot
-    int32_t * row_slot;  // [n_tps] heavy slot of the row, -1: none
+    int32_t * row_slot;  // [n_tps] heavy slot of the row; of a row with a ring slot: of the token that leaves that one; -1: none
     int32_t * row_ring;  // [n_tps] ring slot of the row, -1: none
     int32_t * ring_row;  // [n_ring] row that takes the slot
     int32_t * ring_held; // [n_ring] 1: the slot held a token before
-    int32_t * slot_row;  // [n_heavy] row that took the heavy slot, -1: none
-    int32_t * slot_from; // [n_heavy] ring slot whose residual moves to it, -1: none
+    int32_t * slot_row;  // [n_heavy] the row that has it as row_slot, -1: none
     float   * weakest;   // tree over the heavy scores: the least of each 32, then of each 32 of those, ...
 };
 
@@ -40,7 +40,7 @@ static __host__ __device__ size_t place_tree_words(int32_t n_heavy) {
 }
 
 static __host__ __device__ size_t place_words(const hex_cache & c) {
-    return (size_t) c.n_ctx + 2*(size_t) c.n_tps + 2*(size_t) c.n_ring + 2*(size_t) c.n_heavy + place_tree_words(c.n_heavy);
+    return (size_t) c.n_ctx + 2*(size_t) c.n_tps + 2*(size_t) c.n_ring + (size_t) c.n_heavy + place_tree_words(c.n_heavy);
 }
 
 static __device__ place_work place_work_of(const hex_cache & c, int32_t * work, int32_t sh) {
@@ -51,13 +51,17 @@ static __device__ place_work place_work_of(const hex_cache & c, int32_t * work, 
     w.ring_row  = w.row_ring  + c.n_tps;
     w.ring_held = w.ring_row  + c.n_ring;
     w.slot_row  = w.ring_held + c.n_ring;
-    w.slot_from = w.slot_row  + c.n_heavy;
-    w.weakest   = (float *) (w.slot_from + c.n_heavy);
+    w.weakest   = (float *) (w.slot_row + c.n_heavy);
     return w;
 }
 
 static __device__ bool cell_ok(const hex_cache & c, int32_t cell) {
     return cell >= 0 && cell < c.n_kv;
+}
+
+// The cell of a word of the heavy slots' table, -1: none.
+static __device__ int32_t heavy_cell(const hex_cache & c, int32_t word) {
+    return word > 0 && word <= c.n_ctx ? word - 1 : -1;
 }
 
 static __device__ int32_t static_slot(const hex_cache & c, int32_t head, int32_t cell) {
@@ -266,21 +270,27 @@ static __device__ void place_rows(const hex_cache & c, const place_work & w, int
     const int32_t n_named = c.n_tps + (c.n_heavy > 0 ? c.n_ring + c.n_heavy : 0);
 
     for (int pass = 0; pass < 2; pass++) { // only the owners of cells that are named are ever set
-        for (int32_t i = threadIdx.x; i < n_named; i += PLACE_THREADS) {
-            const int32_t slot = i - c.n_tps;
-            int32_t cell = slot < 0 ? rows[i].cell : slot < c.n_ring ? table[slot] : heavy[slot - c.n_ring];
-            if (slot >= c.n_ring) {
-                cell = cell > 0 && cell <= c.n_ctx ? cell - 1 : -1;
-            } else if (!cell_ok(c, cell)) {
-                cell = -1;
+        for (int32_t i0 = threadIdx.x; i0 < n_named; i0 += PLACE_BATCH*PLACE_THREADS) {
+            int32_t cell[PLACE_BATCH];
+#pragma unroll
+            for (int k = 0; k < PLACE_BATCH; k++) {
+                const int32_t i = i0 + k*PLACE_THREADS, slot = i - c.n_tps;
+                cell[k] = i >= n_named ? -1 : slot < 0 ? rows[i].cell : slot < c.n_ring ? table[slot] : heavy_cell(c, heavy[slot - c.n_ring]);
             }
-            if (cell < 0 || (slot >= 0 && !hex_bit_get(valid, cell))) {
-                continue;
+#pragma unroll
+            for (int k = 0; k < PLACE_BATCH; k++) {
+                const int32_t slot = i0 + k*PLACE_THREADS - c.n_tps;
+                const bool    ok   = slot < c.n_ring ? cell_ok(c, cell[k]) : cell[k] >= 0;
+                cell[k] = ok && (slot < 0 || hex_bit_get(valid, cell[k])) ? cell[k] : -1;
             }
-            if (pass == 0) {
-                w.owner[cell] = INT_MAX;
-            } else {
-                atomicMin(&w.owner[cell], slot < 0 ? -(i + 1) : slot); // of rows the last one
+#pragma unroll
+            for (int k = 0; k < PLACE_BATCH; k++) {
+                const int32_t i = i0 + k*PLACE_THREADS, slot = i - c.n_tps;
+                if (cell[k] >= 0 && pass == 0) {
+                    w.owner[cell[k]] = INT_MAX;
+                } else if (cell[k] >= 0) {
+                    atomicMin(&w.owner[cell[k]], slot < 0 ? -(i + 1) : slot); // of rows the last one
+                }
             }
         }
         for (int32_t i = threadIdx.x; pass == 0 && i < c.n_ring; i += PLACE_THREADS) {
@@ -353,18 +363,39 @@ static __device__ void update_scores(const hex_cache & c, const place_work & w, 
         ring[i] = hex_finite_or_0(ring[i] + mass[i]);
         w.ring_held[i] = cell_ok(c, table[i]) && hex_bit_get(valid, table[i]) && w.owner[table[i]] == i;
     }
-    for (int32_t i = threadIdx.x; i < c.n_heavy; i += PLACE_THREADS) {
-        const int32_t cell = cells[i] > 0 && cells[i] <= c.n_ctx ? cells[i] - 1 : -1;
-        if (cell < 0 || !hex_bit_get(valid, cell) || w.owner[cell] != c.n_ring + i) {
-            cells[i] = 0;     // empty, or the token is gone
-            score[i] = -1.0f; // weaker than any token
-        } else if (n_seen[i] > 0) {
-            score[i] = hex_score_update(score[i], mass[c.n_ring + i], n_seen[i], hex_score_keep(n_seen[i], c.half_life));
-        } else {
-            score[i] = hex_finite_or_0(score[i]);
+    for (int32_t i0 = threadIdx.x; i0 < c.n_heavy; i0 += PLACE_BATCH*PLACE_THREADS) {
+        int32_t cell[PLACE_BATCH];
+        float   seen[PLACE_BATCH], old[PLACE_BATCH], more[PLACE_BATCH];
+#pragma unroll
+        for (int k = 0; k < PLACE_BATCH; k++) {
+            const int32_t i  = i0 + k*PLACE_THREADS;
+            const bool    in = i < c.n_heavy;
+            cell[k] = in ? heavy_cell(c, cells[i]) : -1;
+            seen[k] = in ? n_seen[i] : 0.0f;
+            old[k]  = in ? score[i] : 0.0f;
+            more[k] = in ? mass[c.n_ring + i] : 0.0f;
         }
-        w.slot_row[i]  = -1;
-        w.slot_from[i] = -1;
+#pragma unroll
+        for (int k = 0; k < PLACE_BATCH; k++) {
+            const bool held = cell[k] >= 0 && hex_bit_get(valid, cell[k]) && w.owner[cell[k]] == c.n_ring + i0 + k*PLACE_THREADS;
+            cell[k] = held ? cell[k] : -1;
+        }
+#pragma unroll
+        for (int k = 0; k < PLACE_BATCH; k++) {
+            const int32_t i = i0 + k*PLACE_THREADS;
+            if (i >= c.n_heavy) {
+                break;
+            }
+            if (cell[k] < 0) {
+                cells[i] = 0;     // empty, or the token is gone
+                score[i] = -1.0f; // weaker than any token
+            } else if (seen[k] > 0) {
+                score[i] = hex_score_update(old[k], more[k], seen[k], hex_score_keep(seen[k], c.half_life));
+            } else {
+                score[i] = hex_finite_or_0(old[k]);
+            }
+            w.slot_row[i] = -1;
+        }
     }
 }
 
@@ -390,16 +421,42 @@ static __device__ weakest_tree make_tree(float * score, float * more, int32_t n)
     return t;
 }
 
+static __device__ float least_in_warp(float x) {
+    for (int j = HEX_WARP/2; j > 0; j /= 2) {
+        x = fminf(x, __shfl_xor_sync(HEX_ALL, x, j));
+    }
+    return x;
+}
+
 // The least of the 32 values from i0 on, and the first that has it.
 static __device__ float least_of(const float * x, int32_t n, int32_t i0, int32_t * at) {
     const int32_t i = i0 + threadIdx.x % HEX_WARP;
     const float   v = i < n ? x[i] : INFINITY;
-    float m = v;
-    for (int j = HEX_WARP/2; j > 0; j /= 2) {
-        m = fminf(m, __shfl_xor_sync(HEX_ALL, m, j));
-    }
+    const float   m = least_in_warp(v);
     *at = i0 + __ffs((int) __ballot_sync(HEX_ALL, i < n && v == m)) - 1;
     return m;
+}
+
+// The levels above the scores; the whole block calls it.
+static __device__ void fill_tree(const weakest_tree & t) {
+    for (int l = 1; l <= t.n_levels; l++) {
+        for (int32_t i0 = threadIdx.x/HEX_WARP*PLACE_BATCH; i0 < t.n[l]; i0 += PLACE_BATCH*PLACE_THREADS/HEX_WARP) {
+            float x[PLACE_BATCH];
+#pragma unroll
+            for (int k = 0; k < PLACE_BATCH; k++) {
+                const int32_t i = (i0 + k)*HEX_WARP + threadIdx.x % HEX_WARP;
+                x[k] = i < t.n[l - 1] ? t.level[l - 1][i] : INFINITY;
+            }
+#pragma unroll
+            for (int k = 0; k < PLACE_BATCH; k++) {
+                const float least = least_in_warp(x[k]);
+                if (threadIdx.x % HEX_WARP == 0 && i0 + k < t.n[l]) {
+                    t.level[l][i0 + k] = least;
+                }
+            }
+        }
+        __syncthreads();
+    }
 }
 
 static __device__ int32_t find_weakest(const weakest_tree & t) {
@@ -456,7 +513,7 @@ static __device__ void compete_all(const hex_cache & c, const place_work & w, co
             for (uint32_t todo = __ballot_sync(HEX_ALL, cell >= 0 && score > least); todo != 0;) { // least only grows
                 const int   j  = __ffs((int) todo) - 1;
                 const float sj = __shfl_sync(HEX_ALL, score, j);
-                const int32_t cj = __shfl_sync(HEX_ALL, cell, j), rj = __shfl_sync(HEX_ALL, slot_ring, j);
+                const int32_t cj = __shfl_sync(HEX_ALL, cell, j);
                 todo &= todo - 1;
                 if (!(sj > least)) {
                     continue;
@@ -469,11 +526,8 @@ static __device__ void compete_all(const hex_cache & c, const place_work & w, co
                     if (w.slot_row[slot] >= 0) {
                         w.row_slot[w.slot_row[slot]] = -1;
                     }
-                    w.slot_from[slot] = late ? -1 : rj;
-                    w.slot_row[slot]  = late ? i0 + j : -1;
-                    if (late) {
-                        w.row_slot[i0 + j] = slot;
-                    }
+                    w.slot_row[slot]   = i0 + j;
+                    w.row_slot[i0 + j] = slot;
                 }
                 __syncwarp();
             }
@@ -502,25 +556,9 @@ static __global__ void __launch_bounds__(PLACE_THREADS) hex_commit_place(const h
     __syncthreads();
 
     const weakest_tree t = make_tree((float *) hex_state(&c, s, h) + hex_state_heavy_score(c.head_k, c.n_ring, c.n_heavy), w.weakest, c.n_heavy);
-    for (int l = 1; l <= t.n_levels; l++) {
-        for (int32_t i = threadIdx.x/HEX_WARP; i < t.n[l]; i += PLACE_THREADS/HEX_WARP) {
-            int32_t unused;
-            const float least = least_of(t.level[l - 1], t.n[l - 1], i*HEX_WARP, &unused);
-            if (threadIdx.x % HEX_WARP == 0) {
-                t.level[l][i] = least;
-            }
-        }
-        __syncthreads();
-    }
+    fill_tree(t);
     if (threadIdx.x < HEX_WARP) {
         compete_all(c, w, mass, s, h, t);
-    }
-    __syncthreads();
-
-    for (int32_t i = threadIdx.x/HEX_WARP; i < c.n_heavy; i += PLACE_THREADS/HEX_WARP) { // residuals of tokens that left the ring
-        if (w.slot_from[i] >= 0) {
-            copy_bytes(hex_slot(&c, s, h, c.n_ring + i), hex_slot(&c, s, h, w.slot_from[i]), c.slot_size, threadIdx.x % HEX_WARP, HEX_WARP);
-        }
     }
 }
 
@@ -544,6 +582,13 @@ static __global__ void __launch_bounds__(2*HEX_WARP) hex_commit_encode(const hex
     const float * mean = !is_v && state[HEX_STATE_FROZEN] ? (const float *) state + HEX_STATE_MEAN + b*HEX_BLOCK : NULL;
     const float * row  = hex_row_cur(is_v ? &c.v_cur : &c.k_cur, h, (int64_t) s*c.n_tps + i) + b*HEX_BLOCK;
 
+    const size_t  part  = residual_size(c.refine, HEX_BLOCK), at = (is_v ? residual_size(c.refine, c.head_k) : 0) + b*part;
+    const int32_t ring  = w.row_ring[i], heavy = w.row_slot[i] >= 0 ? c.n_ring + w.row_slot[i] : -1;
+    if (ring >= 0 && heavy >= 0) { // of the token that leaves the ring, before the row takes its slot
+        copy_bytes(hex_slot(&c, s, h, heavy) + at, hex_slot(&c, s, h, ring) + at, part, threadIdx.x, 2*HEX_WARP);
+        __syncthreads();
+    }
+
     int32_t  * scratch = (int32_t *) shared + warp*HEX_SEARCH_WORDS;
     hex_code * meet    = (hex_code *) ((int32_t *) shared + 2*HEX_SEARCH_WORDS);
 
@@ -554,8 +599,7 @@ static __global__ void __launch_bounds__(2*HEX_WARP) hex_commit_encode(const hex
     }
     encode_codes<true>(bits, x, is_v ? c.unbias : 0.0f, hex_row_base(is_v ? &c.v_base : &c.k_base, s, h, cell) + b*hex_block_size(bits), scratch, meet, z);
 
-    const int32_t slots[3] = { w.row_ring[i], w.row_slot[i] >= 0 ? c.n_ring + w.row_slot[i] : -1, static_slot(c, h, cell) };
-    const size_t part = residual_size(c.refine, HEX_BLOCK), at = (is_v ? residual_size(c.refine, c.head_k) : 0) + b*part;
+    const int32_t slots[3] = { ring, ring < 0 ? heavy : -1, static_slot(c, h, cell) };
     char * first = NULL;
     for (int k = 0; k < 3; k++) {
         if (slots[k] < 0) {

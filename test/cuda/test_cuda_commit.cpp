@@ -102,8 +102,10 @@ static bool same(const cache_data & a, const cache_data & b, std::string & where
     return where.empty();
 }
 
+static bool run_ubatches(int number, const shape & sh, int32_t n_kv, bool hostile, bool ties, rng & r);
+
 static bool run_case(int number, rng & r) {
-    static const int32_t head_sizes[] = { 64, 128, 192, 256 }, rows[] = { 1, 1, 1, 2, 5, 33, 70 };
+    static const int32_t head_sizes[] = { 64, 128, 192, 256 };
     static const enum hex_backbone kinds[] = { HEX_BACKBONE_NONE, HEX_BACKBONE_EXPANDER, HEX_BACKBONE_RANDOM, HEX_BACKBONE_STRIDED, HEX_BACKBONE_LOG };
     shape sh;
     sh.head_k    = number % 4 == 0 ? r.pick(head_sizes) : 64;
@@ -124,8 +126,22 @@ static bool run_case(int number, rng & r) {
         set_graph(sh, r);
     }
     const bool hostile = r.chance(0.5), ties = r.chance(0.3);
-    const int32_t n_kv = r.chance(0.5) ? sh.n_ctx : r.range(30, sh.n_ctx);
+    return run_ubatches(number, sh, r.chance(0.5) ? sh.n_ctx : r.range(30, sh.n_ctx), hostile, ties, r);
+}
 
+// More slots than the threads of a block take in one step.
+static bool run_long_case(int number, rng & r) {
+    shape sh;
+    sh.n_ctx   = 6000;
+    sh.refine  = HEX_REFINE_HEX4;
+    sh.n_ring  = 700;
+    sh.n_heavy = PLACE_BATCH*PLACE_THREADS + 500;
+    sh.n_mean  = 40;
+    return run_ubatches(number, sh, sh.n_ctx, number % 2 != 0, number % 2 != 0, r);
+}
+
+static bool run_ubatches(int number, const shape & sh, int32_t n_kv, bool hostile, bool ties, rng & r) {
+    static const int32_t rows[] = { 1, 1, 1, 2, 5, 33, 70 };
     cache_data d(sh);
     new_state(d, r, ties, hostile, n_kv);
     for (int step = 0; step < 3; step++) {
@@ -242,6 +258,11 @@ int main(int argc, char ** argv) {
         bad += !run_case(i, r);
     }
     check(bad == 0, "HEX_COMMIT in CUDA stores the same bytes as on the CPU: %d cases of 3 ubatches", n_cases);
+    bad = 0;
+    for (int i = 0; i < (sanitized ? 1 : 2); i++) {
+        bad += !run_long_case(i, r);
+    }
+    check(bad == 0, "... and with more than 2,048 heavy slots");
     check(more_rows_than_blocks(r), "70000 rows at once");
     check(argc > 1 || sanitized || (n_evicted > 100 && n_late > 100 && n_frozen > 10),
           "%d tokens moved from the ring to a heavy slot, %d rows took one at once, %d means froze", n_evicted, n_late, n_frozen);
