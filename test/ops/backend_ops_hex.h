@@ -68,10 +68,12 @@ static void hex_init_uniform(ggml_tensor * t, std::mt19937 & gen, float lo, floa
     ggml_backend_tensor_set(t, codes.data(), 0, codes.size());
 }
 
-// Random codes, the scales of their blocks such that samples are about 2^(octave - 19). To encode the gigabytes of a measurement
-// would take longer than the measurement, and time does not depend on what the codes are.
-static void hex_random_codes(ggml_tensor * t, int bits, int octave, uint64_t seed) {
-    std::vector<uint64_t> data((ggml_nbytes(t) + 7)/8);
+// Random bytes in blocks of `size`, repeated every 64 MiB; set_scale makes a number of each block's scale. To draw or to encode the
+// gigabytes of a measurement would take longer than the measurement, and time does not depend on what the codes are.
+template<typename F>
+static void hex_random_blocks(ggml_tensor * t, size_t size, uint64_t seed, F set_scale) {
+    const size_t n = ggml_nbytes(t), piece = std::min(n, ((size_t) 64 << 20)/size*size);
+    std::vector<uint64_t> data((piece + 7)/8);
     for (uint64_t & word : data) { // splitmix64
         uint64_t z = seed += 0x9e3779b97f4a7c15u;
         z = (z ^ (z >> 30))*0xbf58476d1ce4e5b9u;
@@ -79,11 +81,31 @@ static void hex_random_codes(ggml_tensor * t, int bits, int octave, uint64_t see
         word = z ^ (z >> 31);
     }
     char * bytes = (char *) data.data();
-    const uint16_t scale = (uint16_t) (octave << (3 + bits) << (8 - bits));
-    for (size_t i = 0; i + hex_block_size(bits) <= ggml_nbytes(t); i += hex_block_size(bits)) {
-        memcpy(bytes + i + 8*bits, &scale, sizeof(scale));
+    for (size_t i = 0; i + size <= piece; i += size) {
+        set_scale(bytes + i);
     }
-    ggml_backend_tensor_set(t, bytes, 0, ggml_nbytes(t));
+    for (size_t at = 0; at < n; at += piece) {
+        ggml_backend_tensor_set(t, bytes, at, std::min(piece, n - at));
+    }
+}
+
+// Samples are about 2^(octave - 19).
+static void hex_random_codes(ggml_tensor * t, int bits, int octave, uint64_t seed) {
+    const uint16_t scale = (uint16_t) (octave << (3 + bits) << (8 - bits));
+    hex_random_blocks(t, hex_block_size(bits), seed, [=](char * block) { memcpy(block + 8*bits, &scale, sizeof(scale)); });
+}
+
+// Samples are at most 1. type: f16, q8_0 or q4_0.
+static void hex_random_stock(ggml_tensor * t, uint64_t seed) {
+    const ggml_fp16_t scale = ggml_fp32_to_fp16(t->type == GGML_TYPE_Q8_0 ? 1.0f/127 : 1.0f/8);
+    GGML_ASSERT(t->type == GGML_TYPE_F16 || t->type == GGML_TYPE_Q8_0 || t->type == GGML_TYPE_Q4_0);
+    hex_random_blocks(t, ggml_type_size(t->type), seed, [&](char * block) {
+        if (t->type == GGML_TYPE_F16) {
+            block[1] = (char) ((block[1] & 0x83) | 0x38); // 1/2 to 1
+        } else {
+            memcpy(block, &scale, sizeof(scale));
+        }
+    });
 }
 
 struct test_hex : public test_case {
@@ -122,18 +144,21 @@ struct test_hex : public test_case {
         if (n <= n_out) {
             return nmse(a, b, n);
         }
+        // the mass of a slot is the weights of one cell, whose errors do not average out as in the output: half its error counts
         const double e = nmse(a, b, n_out);
-        return p.n_heavy > 0 ? std::max(e, nmse(a + n_out, b + n_out, n - n_out)) : e; // else one unused element
+        return p.n_heavy > 0 ? std::max(e, nmse(a + n_out, b + n_out, n - n_out)/2) : e; // else one unused element
     }
 
     // Kernels of other devices round K, V and queries to f16, the CPU's those of many rows to 8 bits where that is allowed;
-    // commit gives the same bits everywhere.
+    // commit gives the same bits everywhere. In a chain, a mass that is a little off can decide between two tokens of nearly the
+    // same score, and another cell is refined then: an NMSE of up to 0.3/kv. A row that was not stored gives several times that.
     double max_nmse_err(ggml_backend_t backend) override {
         const bool cpu = ggml_backend_dev_type(ggml_backend_get_device(backend)) == GGML_BACKEND_DEVICE_TYPE_CPU;
         if (mode_hex == HEX_MODE_COMMIT || (cpu && !hex_coarse_get())) {
             return test_case::max_nmse_err();
         }
-        return cpu ? 2e-4 : 1e-5;
+        const double limit = cpu ? 2e-4 : 1e-5;
+        return mode_hex == HEX_MODE_CHAIN ? std::max(limit, std::min(0.3/c.kv, 1e-2)) : limit;
     }
 
     test_hex(hex_mode mode_hex, const hex_shape_case & c) : mode_hex(mode_hex), c(c) {
@@ -326,7 +351,7 @@ struct test_hex : public test_case {
                 continue;
             }
             const int bits = hex_type_bits(t->type);
-            if (mode == MODE_PERF && bits > 0) {
+            if ((mode == MODE_PERF || c.kv > 10000) && bits > 0) {
                 hex_random_codes(t, bits, 19, gen());
                 continue;
             }
@@ -452,8 +477,10 @@ struct test_stock_chain : public test_flash_attn_ext {
             if (strcmp(t->name, "m") == 0) { // all seen
                 const std::vector<ggml_fp16_t> zero(ggml_nelements(t));
                 ggml_backend_tensor_set(t, zero.data(), 0, ggml_nbytes(t));
-            } else {
+            } else if (t->type == GGML_TYPE_F32) {
                 init_tensor_uniform(t);
+            } else {
+                hex_random_stock(t, 1);
             }
         }
     }
@@ -541,6 +568,18 @@ static void append_hex_cases(std::vector<std::unique_ptr<test_case>> & cases) {
                 c.nh   = 1;
                 c.nr   = 4;
                 c.mask = kv != 65;
+                cases.emplace_back(new test_hex(mode, c));
+            }
+        }
+        for (int kv : {20000, 70000}) { // several chunks in a range, more ranges than a warp has lanes
+            for (int nb : {1, 40}) {
+                hex_shape_case c;
+                c.kv      = kv;
+                c.nb      = nb;
+                c.nh      = 1;
+                c.nr      = nb == 1 ? 4 : 1;
+                c.n_ring  = 256;
+                c.n_heavy = kv/16;
                 cases.emplace_back(new test_hex(mode, c));
             }
         }
