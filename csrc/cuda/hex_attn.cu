@@ -101,6 +101,9 @@ static __global__ void __launch_bounds__(L::THREADS) hex_attn_attend(const attn_
 
     fill_tables(c, l, shared);
     load_queries<L, D>(p, l, shared, s, h, row0);
+    if (threadIdx.x == 0) {
+        shared[l.nan] = 0;
+    }
     __syncthreads();
 
     int32_t token[2];
@@ -259,6 +262,9 @@ static __global__ void __launch_bounds__(L::THREADS) hex_attn_attend(const attn_
         if (lane % 4 == 0) {
             part[0] = max_[half];
             part[1] = sum[half];
+            if (last) { // the rows of the ubatch are its
+                p.stat[((int64_t) (s*c.n_head_kv + h)*p.n_rows + row)*2] = (float) shared[l.nan];
+            }
         }
 #pragma unroll
         for (int j = 0; j < D/8; j++) {
@@ -344,6 +350,21 @@ static __device__ void mass_of_logits(const attn_args & p, int32_t s, int32_t h,
     }
 }
 
+// Whether a query row sees a row of the ubatch whose V is not a number in channel d.
+static __device__ bool sees_nan(const attn_args & p, int32_t s, int32_t h, int32_t row, int32_t d) {
+    const hex_cache & c = p.a.cache;
+    const struct hex_meta_row * rows = hex_meta_rows(hex_meta(&c, s));
+    const uint16_t * mask = mask_row(p.a, s, row/p.group);
+    for (int32_t i = 0; i < c.n_tps; i++) {
+        const int32_t cell = rows[i].cell;
+        const float   v    = hex_row_cur(&c.v_cur, h, (int64_t) s*c.n_tps + i)[d];
+        if (v != v && cell >= 0 && cell < c.n_kv && (!mask || mask[cell] != 0xfc00)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 template<int D>
 static __global__ void __launch_bounds__(D) hex_attn_finish(const attn_args p) {
     HEX_SHARED(memory);
@@ -355,7 +376,9 @@ static __global__ void __launch_bounds__(D) hex_attn_finish(const attn_args p) {
     }
     const int32_t head = h*p.group + row % p.group;
     const float   sink = p.a.sinks ? p.a.sinks[head] : -INFINITY;
+    float * stat   = p.stat + ((int64_t) sh*p.n_rows + row)*2;
     float * weight = (float *) memory; // of the ranges
+    const bool left_out = stat[0] != 0.0f;
     float base, sum;
     merge_ranges(p, sh, row, D, sink, base, sum, weight);
     __syncthreads();
@@ -365,10 +388,12 @@ static __global__ void __launch_bounds__(D) hex_attn_finish(const attn_args p) {
     for (int32_t i = 0; i < p.n_split; i++) {
         o += weight[i]*o_range[i*(2 + D)];
     }
+    if (left_out && sees_nan(p, s, h, row, threadIdx.x)) {
+        o = NAN;
+    }
     const float inv = sum > 0.0f ? 1.0f/sum : 0.0f;
     p.a.out[(((int64_t) s*c.n_tps + row/p.group)*p.a.n_head + head)*D + threadIdx.x] = o*inv;
     if (threadIdx.x == 0) {
-        float * stat = p.stat + ((int64_t) sh*p.n_rows + row)*2;
         stat[0] = base;
         stat[1] = inv;
     }

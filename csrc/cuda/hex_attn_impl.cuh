@@ -20,7 +20,7 @@ struct attn_args {
     int32_t  range;   // cells of one, a multiple of 32
     float    noise;   // factor of |q|^2 d^2 in the logits of cells without residual (ggml/hex_ops.h)
     float  * part;    // [stream, KV head][row][range][2 + D]: maximum, sum, weighted V
-    float  * stat;    // [stream, KV head][row][2]: maximum, 1/sum
+    float  * stat;    // [stream, KV head][row][2]: maximum, 1/sum; before that, whether a NaN of V was left out
     float  * logits;  // few rows: [stream, KV head][ranked slots, rows of the ubatch][row]; NULL: not kept
 
     __device__ slot_logits kept(int32_t sh) const {
@@ -138,7 +138,7 @@ static __device__ void load_tile(const hex_cache & c, const L & l, uint32_t * sh
     uint16_t * tile = (uint16_t *) (shared + l.tile(team));
     const uint32_t * mantissa = shared + l.mantissa;
     if (t.kind == TILE_RAW) {
-        load_raw_rows<L, D, T>(c, s, h, is_v, t.first, t.n, tile);
+        load_raw_rows<L, D, T>(c, s, h, is_v, t.first, t.n, tile, shared + l.nan);
         return;
     }
     const int bits = is_v ? c.bits_v : c.bits_k;

@@ -26,7 +26,7 @@ struct tile_layout {
     static constexpr int TILE    = T*STRIDE/2;
     static constexpr int MERGE   = WC > 1 ? TEAM*(D/2 + 4) : 0;
 
-    int lut_k, lut_v, lut_r, mantissa, q, shift, noise, cells, slots, words, team, n_words;
+    int lut_k, lut_v, lut_r, mantissa, q, shift, noise, cells, slots, words, nan, team, n_words;
     int raw_k, raw_v; // words of a team's staged codes
 
     __host__ __device__ size_t bytes() const { return sizeof(uint32_t)*(size_t) n_words; }
@@ -55,6 +55,7 @@ struct tile_layout {
         cells    = at; at += CHUNK/2;
         slots    = at; at += CHUNK;
         words    = at; at += 4*CHUNK_WORDS;
+        nan      = at; at += 4; // one word: whether a row of V was no number
         team     = at; // the owners of a chunk's cells while its lists are made; then tiles; at the end the merge
         const int tiles = WC*(TILE + raw_k + raw_v);
         const int most  = tiles > CHUNK ? tiles : CHUNK;
@@ -287,9 +288,10 @@ static __device__ void add_residuals(const hex_cache & c, int32_t s, int32_t h, 
     }
 }
 
-// Rows [first, first + n) of the ubatch. A row without a cell is seen by nobody and may hold anything: it becomes zero.
+// Rows [first, first + n) of the ubatch. A row without a cell is seen by nobody and may hold anything: it becomes zero. V that is
+// not a number would spoil query rows that do not see it, as 0 times NaN is NaN: it becomes zero as well, and *nan is set.
 template<typename L, int D, int T>
-static __device__ void load_raw_rows(const hex_cache & c, int32_t s, int32_t h, bool is_v, int first, int n, uint16_t * tile) {
+static __device__ void load_raw_rows(const hex_cache & c, int32_t s, int32_t h, bool is_v, int first, int n, uint16_t * tile, uint32_t * nan) {
     const struct hex_meta_row * rows = hex_meta_rows(hex_meta(&c, s));
     for (int item = threadIdx.x % L::TEAM; item < T*D/16; item += L::TEAM) {
         const int row = item/(D/16), piece = item % (D/16);
@@ -303,7 +305,13 @@ static __device__ void load_raw_rows(const hex_cache & c, int32_t s, int32_t h, 
         uint32_t y[8];
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            y[i] = hex_f16x2(x[2*i], x[2*i + 1]);
+            float a = x[2*i], b = x[2*i + 1];
+            if (is_v && (a != a || b != b)) {
+                a = a != a ? 0.0f : a;
+                b = b != b ? 0.0f : b;
+                *nan = 1;
+            }
+            y[i] = hex_f16x2(a, b);
         }
         put_16(to, y);
     }

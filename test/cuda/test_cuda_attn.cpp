@@ -291,6 +291,48 @@ static void test_not_a_number() {
     check(bad == 0, "a query that is not a number gives such an output and disturbs no other: %d cases", n);
 }
 
+// V of a row that is not a number gives such an output to the query rows that see it, in its channels, and disturbs no other.
+static void test_v_not_a_number() {
+    rng r { 10 };
+    int bad = 0, n = 0, n_spoiled = 0, n_other = 0;
+    for (const int32_t head : { 64, 128, 256 }) {
+        for (const int32_t n_tps : { 1, 3, 40 }) {
+            attn_case c;
+            c.sh.head_k = c.sh.head_v = head;
+            c.sh.n_head_kv = 2;
+            c.sh.n_ring = c.sh.n_heavy = 30;
+            c.sh.n_ctx  = c.n_kv = 300;
+            c.group  = 3;
+            c.n_tps  = n_tps;
+            c.mask   = MASK_CAUSAL;
+            c.frozen = true;
+            attn_data a(c, r);
+            a.d.cur(false, 0, 1, n_tps/2)[head - 5] = a.d.cur(false, 0, 1, n_tps/2)[2] = NAN; // of one KV head
+            const struct hex_attn at = a.attn();
+            buffer work(hex_attn_ref_work(&at));
+            hex_attn_ref(&at, work.as<void>(), 0);
+            std::vector<float> ref_out = a.out;
+            const std::vector<float> ref_mass = a.mass;
+            bool ok = run_cuda(a, { 4, 99*1024 }, r);
+            for (size_t i = 0; i < a.out.size(); i++) {
+                ok = ok && std::isnan(ref_out[i]) == std::isnan(a.out[i]);
+                (std::isnan(ref_out[i]) ? n_spoiled : n_other)++;
+            }
+            for (std::vector<float> * x : { &ref_out, &a.out }) {
+                std::replace_if(x->begin(), x->end(), [](float v) { return std::isnan(v); }, 0.0f);
+            }
+            worst w;
+            if (!compare(a, ref_out, ref_mass, w) || !ok) {
+                describe(n, c, "V not a number", w);
+                bad++;
+            }
+            n++;
+        }
+    }
+    check(bad == 0, "V that is not a number spoils what sees it and nothing else: %d cases", n);
+    check(n_spoiled > 0 && n_other > 10*n_spoiled, "%d values of the output and not the %d others", n_spoiled, n_other);
+}
+
 // Refused rather than computed wrongly.
 static void test_refused() {
     rng r { 5 };
@@ -317,6 +359,7 @@ int main(int argc, char ** argv) {
     }
     test_turing();
     test_not_a_number();
+    test_v_not_a_number();
     test_refused();
     return check_exit_code();
 }
