@@ -230,6 +230,10 @@ static void test_turing() {
                 const struct hex_attn at = a.attn();
                 const hex_cuda_device dev = { 1, 65536 };
                 n_small += pick_kernel(at, dev).chunk < HEX_CHUNK;
+                if (strcmp(preset, "balanced") == 0) {
+                    const attend_kernel kernel = pick_kernel(at, { 1, 227*1024 }); // where there is enough
+                    printf("     head %d, %s: %zu bytes of shared memory for %d threads\n", head, n_tps == 1 ? "decode" : "prefill", kernel.shared, kernel.threads);
+                }
                 buffer work(hex_attn_ref_work(&at));
                 hex_attn_ref(&at, work.as<void>(), 0);
                 const std::vector<float> ref_out = a.out, ref_mass = a.mass;
