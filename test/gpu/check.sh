@@ -19,6 +19,26 @@ mkdir "$TMP/sources" && tar -xzf "$TMP/packed/sources.tar.gz" -C "$TMP/sources"
 if HEXKV_NO_PATCH=1 cmake -S "$ROOT" -B "$TMP/configured" -G Ninja -DHEXKV_LLAMA_DIR="$TMP/sources/llama.cpp" > "$TMP/out" 2>&1; then ok 'CMake configures from the bundle'
 else fail 'CMake configures from the bundle' "$(grep -m 3 -A 3 'Error' "$TMP/out")"
 fi
+# the same for a GPU, as run.sh does; what it links with is named, not built
+nvcc=$BUILD/cuda-toolkit/bin/nvcc
+[ -x "$nvcc" ] || nvcc=$(command -v nvcc || true)
+if [ -z "$nvcc" ]; then echo 'skip CMake configures for CUDA: nvcc is missing; make cuda-toolkit installs it'
+else
+    root=$(cd "$(dirname "$nvcc")/.." && pwd) flags=(-DGGML_CUDA=ON -DCMAKE_CUDA_COMPILER="$nvcc" -DCUDAToolkit_ROOT="$root" -DCMAKE_CUDA_ARCHITECTURES=90-real)
+    # the wheels lack the driver's library, which only a machine with a GPU needs
+    touch "$TMP/libcuda.so"
+    flags+=(-DCUDA_cuda_driver_LIBRARY="$TMP/libcuda.so")
+    if HEXKV_NO_PATCH=1 cmake -S "$ROOT" -B "$TMP/cuda" -G Ninja -DHEXKV_LLAMA_DIR="$TMP/sources/llama.cpp" "${flags[@]}" \
+        -DGGML_CUDA_FA_QUANTS='f16-f16;q8_0-q8_0;q4_0-q4_0' -DGGML_RPC=OFF -DHEXKV_TESTS=ON > "$TMP/out" 2>&1; then ok 'CMake configures for CUDA'
+    else fail 'CMake configures for CUDA' "$(grep -m 3 -A 3 'Error' "$TMP/out")"
+    fi
+    has '... HEX kernels for sm_90'       'arch=compute_90,code=[sm_90]' "$TMP/cuda/build.ninja"
+    has '... hex_attn.cu'                 'csrc/cuda/hex_attn.cu' "$TMP/cuda/build.ninja"
+    has '... the driver to link with'     "$TMP/libcuda.so" "$TMP/cuda/build.ninja"
+    for target in test-backend-ops test-save-load-state llama-bench llama-perplexity random_gguf; do
+        has "... the target $target"      "build $target: phony" "$TMP/cuda/build.ninja"
+    done
+fi
 
 # stand-ins
 gpu=$TMP/gpu
@@ -37,6 +57,7 @@ X
 cat > "$TMP/bin/compute-sanitizer" <<'X'
 #!/bin/sh
 [ "$WRONG" != sanitize ] || { echo "========= ERROR SUMMARY: 3 errors"; exit 99; }
+case "$WRONG $*" in 'slow-memcheck '*memcheck*) sleep 600 ;; esac
 echo "  198/198 tests passed"; echo "========= ERROR SUMMARY: 0 errors"
 X
 cat > "$gpu/bin/test-backend-ops" <<'X'
@@ -62,8 +83,23 @@ cat > "$gpu/bin/llama-perplexity" <<'X'
 kl=0.004100 top=93.346
 case "$*" in *"--hex balanced"*) [ "$WRONG" != logits ] || kl=3.1 top=2.100 ;; esac
 case "$*" in *"-ub 8 "*) kl=0.005000; [ "$WRONG" != decode ] || kl=1.5 ;; esac
+case "$*" in *"--hex balanced"*-nkvo*) [ "$WRONG" != nkvo ] || kl=2.2 ;; *"-c 8192 "*"--hex balanced"*) [ "$WRONG" != long ] || kl=1.1 ;; esac
 [ "$WRONG" != nan ] || kl=nan
+case "$*" in
+*--kl-divergence-base*--kl-divergence*) ;;
+*--kl-divergence-base*) # writes the predictions
+    bits=same
+    [ "$WRONG" != graphs ] || [ -z "$GGML_CUDA_DISABLE_GRAPHS" ] || bits=others
+    while [ "$1" != --kl-divergence-base ]; do shift; done
+    echo "$bits" > "$2" ;;
+esac
 echo "Mean    KLD:   $kl ±   0.000168"; echo "Same top p: $top ± 1.104 %"
+X
+cat > "$gpu/bin/test-save-load-state" <<'X'
+#!/bin/sh
+[ "$WRONG" != state ] || exit 1
+[ "$WRONG" = no-hex ] || [ "$LLAMA_ARG_HEX" != balanced ] || echo "log_plan: refined (hex4) per KV head: 32 sinks and recent"
+echo "All tests passed"
 X
 cat > "$gpu/bin/llama-bench" <<'X'
 #!/bin/sh
@@ -79,7 +115,7 @@ printf '#!/bin/sh\necho model > "$1"\n' > "$gpu/bin/random_gguf"
 printf '#!/bin/sh\necho "{\\"measured_gb_s\\": 3000, \\"nominal_gb_s\\": 3350, \\"l2_bytes\\": 52428800}"\n' > "$gpu/bin/bandwidth"
 chmod +x "$TMP"/bin/* "$gpu"/bin/*
 run() { PATH="$TMP/bin:$PATH" HEXKV_GPU_BUILD=$gpu HEXKV_GPU_PACKED=$TMP/packed HEXKV_GPU_ROUNDS=2 "$@" > "$TMP/out" 2>&1; }
-steps=(models ops logits perf bench sanitize)
+steps=(models ops logits tier perf bench sanitize)
 
 # a run without faults
 if run bash "$ROOT/test/gpu/run.sh" "${steps[@]}"; then ok 'all steps pass'; else fail 'all steps pass' "$(cat "$TMP/out")"; fi
@@ -88,6 +124,11 @@ md=$gpu/report/report.md json=$gpu/report/report.json
 has 'report: what passed'          '| `HEX_ATTN` | 312 | 0 | 1 |' "$md"
 has 'report: logits'               '| model.gguf | balanced | 64 | 0.004100 | 93.346 | ok |' "$md"
 has 'report: logits of decoding'   '| model.gguf | balanced | 8 | 0.005000 | 93.346 | ok |' "$md"
+has 'report: logits of a long context' '| model.gguf with 8192 tokens | balanced | 512 | 0.004100 | 93.346 | ok |' "$md"
+has 'report: states of the tier'   '| states are saved and restored | - | - | ok |' "$md"
+has 'report: CUDA graphs'          '| the same bits without CUDA graphs | - | - | ok |' "$md"
+has 'report: a cache on the CPU'   '| -nkvo against the whole on the GPU | 0.004100 | 93.346 | ok |' "$md"
+has 'report: layers on the CPU'    '| -ngl 15 against the whole on the GPU | 0.004100 | 93.346 | ok |' "$md"
 has 'report: which GPU'            '# HEX on GPU number 0' "$md"
 has 'report: ratios, bandwidth'    '| 25 | 25 | 25 | 4.000 | 4.800 | - | 1193.' "$md"
 has 'report: goal of the op'       '| decode op, 32768 cells, 1 sequences: 3x f16 | 4.000 | yes |' "$md"
@@ -103,12 +144,15 @@ fi
 
 # faults: the run fails, and the report says what did
 for fault in 'refused ops|HEX_ATTN: no test passed' 'logits logits|balanced, ubatches of 64: KL above 0.041' 'decode logits|balanced, ubatches of 8: nothing to compare with' 'nan logits|no figures' \
-        'sanitize sanitize|memcheck: exit code 99'; do
+        'long logits|with 8192 tokens, balanced, ubatches of 512: KL above' 'state tier|restored: exit code 1' 'no-hex tier|the log shows no HEX cache' \
+        'graphs tier|without CUDA graphs: they differ' 'nkvo tier|-nkvo against the whole on the GPU: KL above 0.05' 'sanitize sanitize|memcheck: exit code 99'; do
     read -r wrong step <<< "${fault%|*}"
     if run env WRONG="$wrong" bash "$ROOT/test/gpu/run.sh" "$step"; then fail "$wrong: the run fails" 'it passed'; else has "$wrong: the run fails" "${fault#*|}" "$md"; fi
 done
 if run env WRONG=slow HEXKV_GPU_SECONDS=8 bash "$ROOT/test/gpu/run.sh" ops logits; then fail 'slow: the run fails' 'it passed'; else has 'slow: the run fails' 'cut off after its time' "$md"; fi
 has 'slow: the next step still runs' '| logits | done' "$md"
+if run env WRONG=slow-memcheck HEXKV_GPU_SECONDS=12 bash "$ROOT/test/gpu/run.sh" sanitize; then fail 'a slow memcheck fails' 'it passed'; else has 'a slow memcheck fails' 'memcheck: cut off before its end' "$md"; fi
+has '... and racecheck has its half' '| racecheck | 198 | ERROR SUMMARY: 0 errors |' "$md"
 if run env WRONG=l2 bash "$ROOT/test/gpu/run.sh" perf; then has 'bytes that may sit in L2: no goal is judged' '| decode op, 32768 cells, 1 sequences | - | not judged' "$md"; else fail 'bytes that may sit in L2: no goal is judged' "$(tail -n 3 "$TMP/out")"; fi
 if run env HEXKV_GPU_DEVICE=CUDA3 bash "$ROOT/test/gpu/run.sh" ops; then has 'the GPU that the device names' '# HEX on GPU number 3' "$md"; else fail 'the GPU that the device names' "$(tail -n 3 "$TMP/out")"; fi
 if run env HEXKV_GPU_MODELS="$TMP/none.gguf" bash "$ROOT/test/gpu/run.sh" logits; then fail 'a model that is missing fails' 'it passed'; else has 'a model that is missing fails' 'none.gguf in HEXKV_GPU_MODELS does not exist' "$md"; fi

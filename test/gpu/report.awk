@@ -164,8 +164,8 @@ END {
         if (b != "") printf "Reading memory: %s GB/s measured, %s nominal.\n", gb, field(b, "nominal_gb_s")
 
         printf "\n| step | |\n|---|---|\n"
-        split("models build ops logits perf bench sanitize", name, " ")
-        for (i = 1; i <= 7; i++) if ((s = line("step_" name[i])) != "") printf "| %s | %s |\n", name[i], field(s, "step_" name[i])
+        split("models build ops logits tier perf bench sanitize", name, " ")
+        for (i = 1; i <= 8; i++) if ((s = line("step_" name[i])) != "") printf "| %s | %s |\n", name[i], field(s, "step_" name[i])
 
         if (n_o = objects("ops", o)) {
             printf "\n## Ops against the CPU\n\n| op | passed | failed | not supported |\n|---|--:|--:|--:|\n"
@@ -174,6 +174,10 @@ END {
         if (n_o = objects("logits", o)) {
             printf "\n## Logits against the CPU\n\n| model | cache | tokens at once | mean KL | same top-1, %% | |\n|---|---|--:|--:|--:|---|\n"
             for (i = 1; i <= n_o; i++) printf "| %s | %s | %s | %s | %s | %s |\n", field(o[i], "model"), field(o[i], "cache"), field(o[i], "ubatch"), field(o[i], "kl_mean"), field(o[i], "same_top1_percent"), field(o[i], "verdict")
+        }
+        if (n_o = objects("tier", o)) {
+            printf "\n## The tier on a GPU\n\n| check | mean KL | same top-1, %% | |\n|---|--:|--:|---|\n"
+            for (i = 1; i <= n_o; i++) printf "| %s | %s | %s | %s |\n", field(o[i], "check"), show(field(o[i], "kl_mean")), show(field(o[i], "same_top1_percent")), field(o[i], "verdict")
         }
         if (n_o = objects("sanitize", o)) {
             printf "\n## Sanitizers\n\n| tool | tests passed | summary |\n|---|--:|---|\n"

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Builds for the GPU of this machine, tests and measures (README.md). The exit code is 1 when a test failed or did not run.
 #
-#   test/gpu/run.sh [--quick] [STEP...]     steps: models build ops logits perf bench sanitize (default: all, in this order)
+#   test/gpu/run.sh [--quick] [STEP...]     steps: models build ops logits tier perf bench sanitize (default: all, in this order)
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
 quick=
 if [ "${1:-}" = --quick ]; then
     quick=1
     shift
 fi
-all=(models build ops logits perf bench sanitize)
+all=(models build ops logits tier perf bench sanitize)
 steps=("$@")
 [ $# -gt 0 ] || steps=("${all[@]}")
 for step in "${steps[@]}"; do
@@ -43,7 +43,7 @@ give_up() { bad "$*"; exit 1; } # later steps need this one
 
 # ---- time: a step may use its share of what is left, so that a slow one does not take the others' turn
 
-share() { case $1 in ops) echo 2 ;; logits) echo 4 ;; perf) echo 5 ;; bench) echo 5 ;; sanitize) echo 3 ;; *) echo 0 ;; esac; }
+share() { case $1 in ops) echo 2 ;; logits) echo 4 ;; tier) echo 2 ;; perf) echo 5 ;; bench) echo 5 ;; sanitize) echo 3 ;; *) echo 0 ;; esac; }
 deadline=0
 set_deadline() { # of steps[$1]
     local i sum=0 mine
@@ -52,10 +52,12 @@ set_deadline() { # of steps[$1]
     deadline=$((mine == 0 ? seconds : SECONDS + (seconds - SECONDS)*mine/sum))
 }
 left() { echo $((seconds == 0 ? 100000 : deadline - SECONDS)); }
-# limited COMMAND...: exit code 124 when the step's time is over
+# limited COMMAND...: exit code 124 when the step's time is over, or $at_most seconds of it
+at_most=
 limited() {
     local n
     n=$(left)
+    [ -z "$at_most" ] || [ "$n" -le "$at_most" ] || n=$at_most
     [ "$n" -ge 2 ] || return 124
     timeout -k 5 "$n" "$@"
 }
@@ -120,7 +122,7 @@ unpack_sources() {
 }
 
 step_build() {
-    local targets=(test-backend-ops llama-bench llama-perplexity random_gguf) nvcc cap
+    local targets=(test-backend-ops test-save-load-state llama-bench llama-perplexity random_gguf) nvcc cap
     unpack_sources
     cap=$(machine compute_cap | tr -d .) # `native` needs CMake 3.24
     case $cap in ''|*[!0-9]*) give_up "nvidia-smi does not say what this GPU can compute (compute_cap); install a newer driver" ;; esac
@@ -148,41 +150,129 @@ step_ops() {
     done
 }
 
-# The limits: f16 shows what other kernels do to this model on its own. A HEX cache may add to that, because near-equal scores
-# pick other tokens to refine, but not much. A floor that is itself far off means that the runs do not compare.
-step_logits() {
-    local text=$ROOT/cmd/hexrun/internal/corpus/opticks.txt model cache rows=() base out models=() caches=(off balanced tiny) verdict floor ub what flags
+# models: those of HEXKV_GPU_MODELS, or what the step `models` has joined
+find_models() {
+    local model
+    models=()
     if [ -n "${HEXKV_GPU_MODELS:-}" ]; then
         read -ra models <<< "$HEXKV_GPU_MODELS"
     else
         for model in "$gpu"/models/*.gguf; do if [ -f "$model" ]; then models+=("$model"); fi; done
     fi
-    [ ${#models[@]} -gt 0 ] || { bad 'not run: there is no model; test/gpu/README.md says how to bring one'; return 0; }
+    [ ${#models[@]} -gt 0 ] || { bad 'not run: there is no model; test/gpu/README.md says how to bring one'; return 1; }
+}
+# smallest: that of `models` whose file is the smallest
+find_smallest() {
+    local model size least=
+    smallest=
+    for model in "${models[@]}"; do
+        [ -f "$model" ] || continue
+        size=$(wc -c < "$model")
+        if [ -z "$least" ] || [ "$size" -lt "$least" ]; then least=$size smallest=$model; fi
+    done
+}
+# llama-perplexity wants twice as many tokens as a context holds
+text=$gpu/text.txt
+write_text() { cat cmd/hexrun/internal/corpus/opticks.txt cmd/hexrun/internal/corpus/opticks.txt > "$text"; }
+
+# The limits: f16 shows what other kernels do to this model on its own. A HEX cache may add to that, because near-equal scores
+# pick other tokens to refine, but not much. A floor that is itself far off means that the runs do not compare.
+step_logits() {
+    local model cache ub rows=() models smallest floor caches=(off balanced tiny) tokens=${HEXKV_GPU_TOKENS:-2048}
+    find_models || return 0
+    find_smallest
+    write_text
     [ -z "$quick" ] || caches=(off balanced)
     for model in "${models[@]}"; do
         [ -f "$model" ] || { bad "$model in HEXKV_GPU_MODELS does not exist"; continue; }
         for ub in 64 8; do # rows of a ubatch: the kernels of prefill, and those of decoding (few query rows; csrc/cuda/README.md)
             floor=
             for cache in "${caches[@]}"; do
-                what="$(basename "$model"), $cache, ubatches of $ub"
-                [ "$(left)" -ge 3 ] || { bad "$what: not run, the time is over"; continue; }
-                base=$gpu/logits.bin out=$report/logits-$(basename "$model" .gguf)-$cache-$ub.txt
-                flags=(-m "$model" -c "${HEXKV_GPU_TOKENS:-2048}" -ub "$ub" --chunks 1 -fa on --hex "$cache" --kl-divergence-base "$base")
-                limited "$bin/llama-perplexity" "${flags[@]}" -f "$text" -dev none -ngl 0 > "$out.cpu" 2>&1 ||
-                    bad "$what, on the CPU: exit code $?; see $out.cpu"
-                limited "$bin/llama-perplexity" "${flags[@]}" --kl-divergence -dev "$device" -ngl 99 > "$out" 2>&1 ||
-                    bad "$what, on $device: exit code $?; see $out"
-                rm -f "$base"
-                if [ "$cache" != off ] && grep -q 'stay on the CPU' "$out"; then bad "$what: the cache stayed on the CPU; see $out"; fi
-                rows+=("$(awk -f "$awk" -v what=logits -v model="$(basename "$model")" -v cache="$cache" -v ub="$ub" -v floor="$floor" "$out")")
-                [ "$cache" != off ] || floor=$(sed -n 's/.*"kl_mean": \([0-9.e-]*\), "same_top1_percent": \([0-9.]*\), "verdict": "ok".*/\1 \2/p' <<< "${rows[-1]}")
-                say "${rows[-1]}"
-                verdict=$(sed -n 's/.*"verdict": "\([^"]*\)".*/\1/p' <<< "${rows[-1]}")
-                [ "$verdict" = ok ] || bad "$what: $verdict"
-                result logits "[$(IFS=,; echo "${rows[*]}")]"
+                [ "$(left)" -ge 3 ] || { bad "$(basename "$model"), $cache, ubatches of $ub: not run, the time is over"; continue; }
+                compare_logits "$model" "$(basename "$model")" "$cache" "$ub" "$tokens"
             done
         done
     done
+    # a longer context of the smallest model, in fewer steps
+    [ -z "$quick" ] && [ "$tokens" -lt 8192 ] && [ -n "$smallest" ] || return 0
+    floor=
+    for cache in off balanced; do
+        [ "$(left)" -ge 60 ] || { note "no logits of 8192 tokens, for lack of time"; return 0; }
+        compare_logits "$smallest" "$(basename "$smallest") with 8192 tokens" "$cache" 512 8192
+    done
+}
+# compare_logits MODEL NAME CACHE UBATCH TOKENS: a row of the report; `floor` is that of f16
+compare_logits() {
+    local model=$1 name=$2 cache=$3 ub=$4 tokens=$5 what="$2, $3, ubatches of $4" base=$gpu/logits.bin out verdict
+    local -a flags=(-m "$model" -c "$tokens" -ub "$ub" --chunks 1 -fa on --hex "$cache" --kl-divergence-base "$base")
+    out=$report/logits-$(basename "$model" .gguf)-$cache-$ub.txt
+    limited "$bin/llama-perplexity" "${flags[@]}" -f "$text" -dev none -ngl 0 > "$out.cpu" 2>&1 ||
+        bad "$what, on the CPU: exit code $?; see $out.cpu"
+    limited "$bin/llama-perplexity" "${flags[@]}" --kl-divergence -dev "$device" -ngl 99 > "$out" 2>&1 ||
+        bad "$what, on $device: exit code $?; see $out"
+    rm -f "$base"
+    if [ "$cache" != off ] && grep -q 'stay on the CPU' "$out"; then bad "$what: the cache stayed on the CPU; see $out"; fi
+    rows+=("$(awk -f "$awk" -v what=logits -v model="$name" -v cache="$cache" -v ub="$ub" -v floor="$floor" "$out")")
+    [ "$cache" != off ] || floor=$(sed -n 's/.*"kl_mean": \([0-9.e-]*\), "same_top1_percent": \([0-9.]*\), "verdict": "ok".*/\1 \2/p' <<< "${rows[-1]}")
+    say "${rows[-1]}"
+    verdict=$(sed -n 's/.*"verdict": "\([^"]*\)".*/\1/p' <<< "${rows[-1]}")
+    [ "$verdict" = ok ] || bad "$what: $verdict"
+    result logits "[$(IFS=,; echo "${rows[*]}")]"
+}
+
+# What ops alone do not show of a HEX cache on a GPU: its states, a cache or layers on the CPU, CUDA graphs.
+step_tier() {
+    local rows=() models smallest out status whole=$gpu/whole.bin part what verdict kl top flags
+    find_models || return 0
+    find_smallest
+    [ -n "$smallest" ] || { bad 'not run: no model of HEXKV_GPU_MODELS exists'; return 0; }
+    write_text
+    tier_row() { # CHECK VERDICT [KL TOP]
+        rows+=("$(printf '{"check": "%s", "kl_mean": %s, "same_top1_percent": %s, "verdict": "%s"}' "$1" "${3:-null}" "${4:-null}" "$2")")
+        say "${rows[-1]}"
+        [ "$2" = ok ] || bad "$1: $2"
+        result tier "[$(IFS=,; echo "${rows[*]}")]"
+    }
+    # predictions OUT FLAG...: those of the smallest model with HEX
+    predictions() {
+        local out=$1
+        shift
+        limited "$bin/llama-perplexity" -m "$smallest" --chunks 1 -fa on --hex balanced -f "$text" -dev "$device" "$@" > "$out" 2>&1
+    }
+
+    what='states are saved and restored' out=$report/tier-state.txt status=0
+    LLAMA_ARG_HEX=balanced limited "$bin/test-save-load-state" -m "$smallest" -dev "$device" -ngl 99 -lv 4 > "$out" 2>&1 || status=$?
+    if [ "$status" != 0 ]; then tier_row "$what" "exit code $status"
+    elif ! grep -q 'refined (' "$out"; then tier_row "$what" 'the log shows no HEX cache'
+    elif grep -q 'stay on the CPU' "$out"; then tier_row "$what" 'the cache stayed on the CPU'
+    else tier_row "$what" ok
+    fi
+
+    # one token at a time: that is what graphs are made of
+    what='the same bits without CUDA graphs' out=$report/tier-graphs.txt part=$gpu/part.bin status=0
+    predictions "$out" -ngl 99 -c 512 -b 512 -ub 1 --kl-divergence-base "$whole" || status=$?
+    GGML_CUDA_DISABLE_GRAPHS=1 predictions "$out.without" -ngl 99 -c 512 -b 512 -ub 1 --kl-divergence-base "$part" || status=$?
+    if [ "$status" != 0 ]; then tier_row "$what" "exit code $status"
+    elif [ ! -s "$whole" ]; then tier_row "$what" 'no predictions'
+    elif cmp -s "$whole" "$part"; then tier_row "$what" ok
+    else tier_row "$what" 'they differ'
+    fi
+    rm -f "$part" "$whole"
+
+    # limits as of `logits` where f16 itself is off by a KL of 0.005 and 93 % are the same
+    status=0
+    predictions "$report/tier-whole.txt" -ngl 99 -c 1024 -b 1024 -ub 64 --kl-divergence-base "$whole" || status=$?
+    if grep -q 'stay on the CPU' "$report/tier-whole.txt"; then bad 'the cache stayed on the CPU'; fi
+    for part in -nkvo '-ngl 15'; do
+        what="$part against the whole on the GPU" out=$report/tier${part// /}.txt
+        if [ "$status" != 0 ] || [ ! -s "$whole" ]; then tier_row "$what" 'no predictions of the whole'; continue; fi
+        case $part in -nkvo) flags=(-nkvo -ngl 99) ;; *) read -ra flags <<< "$part" ;; esac
+        if ! predictions "$out" "${flags[@]}" -c 1024 -b 1024 -ub 64 --kl-divergence-base "$whole" --kl-divergence; then tier_row "$what" 'llama-perplexity failed'; continue; fi
+        read -r kl top verdict < <(awk -f "$awk" -v what=logits -v cache=balanced -v floor='0.005 93' "$out" |
+            sed -n 's/.*"kl_mean": \([^,]*\), "same_top1_percent": \([^,]*\), "verdict": "\([^"]*\)".*/\1 \2 \3/p') || true
+        tier_row "$what" "${verdict:-no figures}" "${kl:-null}" "${top:-null}"
+    done
+    rm -f "$whole"
 }
 
 step_perf() {
@@ -232,7 +322,7 @@ step_bench() {
 }
 
 step_sanitize() {
-    local tool rows=() out status sanitizer nvcc filter='nb=(1|5|40|70),'
+    local tool rows=() out status sanitizer nvcc filter='kv=[0-9]{1,4},nb=(1|5|40|70),' few='kv=129,nb=(1|40),'
     sanitizer=$(command -v compute-sanitizer || true)
     nvcc=$(sed -n 's/^CMAKE_CUDA_COMPILER:[A-Z]*=//p' "$gpu/CMakeCache.txt" 2> /dev/null || true)
     if [ -z "$sanitizer" ] && [ -x "$(dirname "${nvcc:-/}")/compute-sanitizer" ]; then sanitizer=$(dirname "$nvcc")/compute-sanitizer; fi
@@ -241,10 +331,12 @@ step_sanitize() {
         result sanitize '[{"tool": "compute-sanitizer", "summary": "not run: it is missing on this machine"}]'
         return 0
     fi
-    # shapes that differ in kernels: head sizes 64 to 256, few and many rows, all residual codecs; --quick: head sizes
-    [ -z "$quick" ] || filter='kv=129,nb=(1|40),'
+    # Shapes that differ in kernels: head sizes 64 to 256, few and many rows, all residual codecs. --quick, and racecheck, which is
+    # several times slower: head sizes.
+    [ -z "$quick" ] || filter=$few
     for tool in memcheck racecheck; do
-        out=$report/sanitize-$tool.txt status=0
+        out=$report/sanitize-$tool.txt status=0 at_most=
+        if [ "$tool" = memcheck ]; then at_most=$(($(left)/2)); else filter=$few; fi
         limited "$sanitizer" --tool "$tool" --error-exitcode 99 "$bin/test-backend-ops" test -b "$device" -o HEX_ATTN,HEX_COMMIT \
             -p "${HEXKV_GPU_SANITIZE:-$filter}" > "$out" 2>&1 || status=$?
         rows+=("$(awk -f "$awk" -v what=sanitize -v tool="$tool" -v status="$status" "$out")")
@@ -253,6 +345,7 @@ step_sanitize() {
         case ${rows[-1]} in *'"passed": 0,'*) bad "$tool: no test ran" ;; esac
         result sanitize "[$(IFS=,; echo "${rows[*]}")]"
     done
+    at_most=
 }
 
 # ---- report: everything that steps have found so far, in one file, and the tables of it
@@ -266,7 +359,7 @@ write_report() {
         for name in "${all[@]}"; do
             [ ! -s "$report/$name.state" ] || printf ',\n  "step_%s": %s' "$name" "$(json_string "$(cat "$report/$name.state")")"
         done
-        for name in ops logits bandwidth clocks perf bench memory sanitize; do
+        for name in ops logits tier bandwidth clocks perf bench memory sanitize; do
             [ ! -s "$report/$name.json" ] || printf ',\n  "%s": %s' "$name" "$(cat "$report/$name.json")"
         done
         printf '\n}\n'
