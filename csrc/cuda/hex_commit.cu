@@ -272,23 +272,28 @@ static __device__ void place_rows(const hex_cache & c, const place_work & w, int
     for (int pass = 0; pass < 2; pass++) { // only the owners of cells that are named are ever set
         for (int32_t i0 = threadIdx.x; i0 < n_named; i0 += PLACE_BATCH*PLACE_THREADS) {
             int32_t cell[PLACE_BATCH];
+            bool    here[PLACE_BATCH];
 #pragma unroll
-            for (int k = 0; k < PLACE_BATCH; k++) {
-                const int32_t i = i0 + k*PLACE_THREADS, slot = i - c.n_tps;
-                cell[k] = i >= n_named ? -1 : slot < 0 ? rows[i].cell : slot < c.n_ring ? table[slot] : heavy_cell(c, heavy[slot - c.n_ring]);
-            }
-#pragma unroll
-            for (int k = 0; k < PLACE_BATCH; k++) {
-                const int32_t slot = i0 + k*PLACE_THREADS - c.n_tps;
-                const bool    ok   = slot < c.n_ring ? cell_ok(c, cell[k]) : cell[k] >= 0;
-                cell[k] = ok && (slot < 0 || hex_bit_get(valid, cell[k])) ? cell[k] : -1;
+            for (int k = 0; k < PLACE_BATCH; k++) { // loads have no conditions, or each would wait for the one before
+                const int32_t i = i0 + k*PLACE_THREADS < n_named ? i0 + k*PLACE_THREADS : i0, slot = i - c.n_tps;
+                cell[k] = *(slot < 0 ? &rows[i].cell : slot < c.n_ring ? &table[slot] : &heavy[slot - c.n_ring]);
             }
 #pragma unroll
             for (int k = 0; k < PLACE_BATCH; k++) {
                 const int32_t i = i0 + k*PLACE_THREADS, slot = i - c.n_tps;
-                if (cell[k] >= 0 && pass == 0) {
+                cell[k] = slot >= c.n_ring ? heavy_cell(c, cell[k]) : cell_ok(c, cell[k]) ? cell[k] : -1;
+                here[k] = hex_bit_get(valid, cell[k] >= 0 ? cell[k] : 0) || slot < 0;
+                cell[k] = i < n_named ? cell[k] : -1;
+            }
+#pragma unroll
+            for (int k = 0; k < PLACE_BATCH; k++) {
+                const int32_t i = i0 + k*PLACE_THREADS, slot = i - c.n_tps;
+                if (cell[k] < 0 || !here[k]) {
+                    continue;
+                }
+                if (pass == 0) {
                     w.owner[cell[k]] = INT_MAX;
-                } else if (cell[k] >= 0) {
+                } else {
                     atomicMin(&w.owner[cell[k]], slot < 0 ? -(i + 1) : slot); // of rows the last one
                 }
             }
@@ -365,20 +370,21 @@ static __device__ void update_scores(const hex_cache & c, const place_work & w, 
     }
     for (int32_t i0 = threadIdx.x; i0 < c.n_heavy; i0 += PLACE_BATCH*PLACE_THREADS) {
         int32_t cell[PLACE_BATCH];
+        bool    held[PLACE_BATCH];
         float   seen[PLACE_BATCH], old[PLACE_BATCH], more[PLACE_BATCH];
 #pragma unroll
         for (int k = 0; k < PLACE_BATCH; k++) {
-            const int32_t i  = i0 + k*PLACE_THREADS;
-            const bool    in = i < c.n_heavy;
-            cell[k] = in ? heavy_cell(c, cells[i]) : -1;
-            seen[k] = in ? n_seen[i] : 0.0f;
-            old[k]  = in ? score[i] : 0.0f;
-            more[k] = in ? mass[c.n_ring + i] : 0.0f;
+            const int32_t i = i0 + k*PLACE_THREADS < c.n_heavy ? i0 + k*PLACE_THREADS : i0; // as in place_rows
+            cell[k] = heavy_cell(c, cells[i]);
+            seen[k] = n_seen[i];
+            old[k]  = score[i];
+            more[k] = mass[c.n_ring + i];
         }
 #pragma unroll
         for (int k = 0; k < PLACE_BATCH; k++) {
-            const bool held = cell[k] >= 0 && hex_bit_get(valid, cell[k]) && w.owner[cell[k]] == c.n_ring + i0 + k*PLACE_THREADS;
-            cell[k] = held ? cell[k] : -1;
+            const int32_t at   = cell[k] >= 0 ? cell[k] : 0, owner = w.owner[at];
+            const bool    here = hex_bit_get(valid, at);
+            held[k] = cell[k] >= 0 && here && owner == c.n_ring + i0 + k*PLACE_THREADS;
         }
 #pragma unroll
         for (int k = 0; k < PLACE_BATCH; k++) {
@@ -386,7 +392,7 @@ static __device__ void update_scores(const hex_cache & c, const place_work & w, 
             if (i >= c.n_heavy) {
                 break;
             }
-            if (cell[k] < 0) {
+            if (!held[k]) {
                 cells[i] = 0;     // empty, or the token is gone
                 score[i] = -1.0f; // weaker than any token
             } else if (seen[k] > 0) {
