@@ -77,6 +77,9 @@ if (GGML_CUDA AND NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
 endif()
 
 add_subdirectory("${HEXKV_LLAMA_DIR}" llama EXCLUDE_FROM_ALL)
+if (HEXKV_SANITIZE STREQUAL "thread")
+    target_compile_options(ggml-cpu PRIVATE -fno-sanitize=thread) # the server runs with one compute thread: a token would take seconds
+endif()
 
 # llama-server without its web page. Upstream's target for the page's files runs in every build, even when there are
 # none; here its script runs once, while configuring.

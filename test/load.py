@@ -30,7 +30,8 @@ with socket.socket() as s:
     s.bind(("127.0.0.1", 0))
     port = s.getsockname()[1]
 counts = {"complete": 0, "cancelled": 0, "disconnected": 0}
-CONTEXT = 512 # of a slot
+sanitized = os.environ.get("LOAD_SANITIZED") == "1"
+CONTEXT = 256 if sanitized else 512 # of a slot: a sanitized server is slow
 n_shifted = 0 # answers that went past it
 wrong = []
 lock = threading.Lock()
@@ -42,9 +43,9 @@ def connect(timeout=120):
 
 
 def request(rng, long):
-    if long: # words are tokens: 400 to 440 of them and 150 to 200 more
-        n = rng.randint(150, 200)
-        return n, {"prompt": " ".join(rng.choice(WORDS) for _ in range(rng.randint(400, 440))), "n_predict": n, "n_keep": 4, "ignore_eos": True, "stream": True}
+    if long: # words are tokens
+        n = rng.randint(CONTEXT*3//10, CONTEXT*4//10)
+        return n, {"prompt": " ".join(rng.choice(WORDS) for _ in range(rng.randint(CONTEXT*78//100, CONTEXT*86//100))), "n_predict": n, "n_keep": 4, "ignore_eos": True, "stream": True}
     n = rng.randint(4, 64)
     prompt = " ".join(rng.choice(WORDS) for _ in range(rng.randint(3, 150)))
     if rng.random() < 0.3: # a common beginning, for the prompt cache
@@ -92,7 +93,7 @@ def client_loop(seed):
     number = seed
     while time.monotonic() < end:
         number += 1
-        result = one(rng, number % 10 == 0) # the first of them soon: clients start at different numbers
+        result = one(rng, number % (3 if sanitized else 10) == 0) # the first of them soon: clients start at different numbers
         with lock:
             if result in counts:
                 counts[result] += 1
@@ -133,7 +134,6 @@ def resident(pid):
 # them as larger ones are freed (stock llama-server then grows by 3 % in five minutes): with fixed thresholds it returns them.
 held = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 log = open(os.environ["LOAD_LOG"], "w+b") if "LOAD_LOG" in os.environ else tempfile.TemporaryFile()
-sanitized = os.environ.get("LOAD_SANITIZED") == "1"
 server = subprocess.Popen(command + ["--port", str(port), "-np", "4", "-c", str(4*CONTEXT), "--context-shift", "--cache-ram", "4"], stdout=subprocess.DEVNULL, stderr=log, env={**held, **os.environ})
 
 

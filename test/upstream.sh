@@ -124,7 +124,7 @@ suite_tools()  { suite 'tools of llama.cpp' - count_lines bash test/tools.sh; }
 suite_load()   { LOAD_LOG=$logs/load-server.log suite 'llama-server under load' - count_lines python3 test/load.py "${HEXKV_LOAD_SECONDS:-60}" 8 "$bin/llama-server" -m "$model" --hex "$preset"; }
 load_sanitized() { # address or thread, the folder of its build
     JOBS=${JOBS:-} bash scripts/sanitize.sh server "$1"
-    LOAD_SANITIZED=1 LOAD_LOG=$logs/load-$1-server.log ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=0 \
+    LOAD_SANITIZED=1 LOAD_LOG=$logs/load-$1-server.log ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS="halt_on_error=0 suppressions=$ROOT/test/upstream/tsan.supp" LLAMA_ARG_THREADS=1 \
         suite "llama-server under load, $1 sanitizer" - count_lines python3 test/load.py "${HEXKV_LOAD_SECONDS:-60}" 4 "$BUILD/$2/bin/llama-server" -m "$model" --hex "$preset"
 }
 suite_load-asan() { load_sanitized address asan; }
