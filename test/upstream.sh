@@ -131,7 +131,11 @@ suite_load-asan() { load_sanitized address asan; }
 suite_load-tsan() { load_sanitized thread tsan; }
 suite_gemma()  { suite 'Gemma 3 270M in llama-server' - count_lines bash test/upstream/gemma.sh; }
 suite_rpc()    { suite 'RPC workers' - count_lines bash test/rpc.sh; }
-suite_shifts() { suite 'ten context shifts' - count_lines "$bin/measure_shifts" "$model" cmd/hexrun/internal/corpus/opticks.txt; }
+suite_shifts() {
+    local text=cmd/hexrun/internal/corpus/opticks.txt
+    suite 'ten context shifts' - count_lines "$bin/measure_shifts" "$model" "$text" 4
+    suite 'ten context shifts beside another sequence' - count_lines "$bin/measure_shifts" "$model" "$text" 4 beside
+}
 
 echo "== building"
 cmake --build "$BUILD" --target tools upstream -- ${JOBS:+-j "$JOBS"}

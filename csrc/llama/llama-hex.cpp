@@ -308,7 +308,7 @@ void llama_hex_attach(llama_memory_i * memory, const hex_params & params) {
         // the layers of a sliding window get the same positions, and their cache is stock's, which turns its rows
         const auto & hparams = llama_hex_access::hparams(*kv);
         const bool shared = iswa_cache(memory), absolute = llama_hex_access::model(*kv).pos_embd, several = hparams.n_pos_per_embd() > 1;
-        tier->set_rope(hparams.rope_type != LLAMA_ROPE_TYPE_NONE, !shared && !absolute && !several);
+        tier->set_rope(hparams.rope_type != LLAMA_ROPE_TYPE_NONE && !several, !shared && !absolute); // several: get_can_shift is false
         log_plan(tier->get_plan(), params);
     }
 }

@@ -15,7 +15,10 @@
 #include <cstdlib>
 #include <functional>
 
-static constexpr int32_t FRAME_MAX = 1 << 15; // farther out the angles of RoPE, in floats, get coarse
+// Farther out the angles of RoPE, in floats, get coarse. A shift discards half of a context at most, so eight fit at least.
+static int64_t frame_max(uint32_t n_ctx) {
+    return std::max<int64_t>(1 << 15, 4*(int64_t) n_ctx);
+}
 
 static constexpr size_t CELLS_PER_STEP = 2048; // of one graph, so that its memory does not grow with the context
 
@@ -145,6 +148,9 @@ void llama_kv_hex::will_join(const llama_batch & batch, const llama_kv_cells_vec
             continue;
         }
         joining.push_back(seqs);
+        if (!framed()) {
+            continue;
+        }
         for (int32_t j = 0; j < batch.n_seq_id[i]; ++j) {
             const llama_seq_id id = batch.seq_id[i][j];
             unsettled = unsettled || (v_cells[0].seq_pos_min(id) >= 0 &&
@@ -192,7 +198,7 @@ std::vector<int32_t> llama_kv_hex::take_turns(uint32_t strm, const llama_kv_cell
         for (const auto & [f, n] : alike) {
             frame = n > alike[frame] ? f : frame;
         }
-        if (!frames || std::abs((int64_t) frame) > FRAME_MAX) {
+        if (!frames || std::abs((int64_t) frame) > frame_max(cells.size())) {
             frame = 0; // back to where it began, once in a long time
         }
         for (uint32_t i = 0; i < cells.size(); ++i) {
@@ -229,7 +235,7 @@ bool llama_hex_shift(llama_kv_cache & kv, llama_context * lctx) {
         }
         for (size_t ikv = 0; !moved.empty() && ikv < tier.get_layers().size(); ++ikv) {
             const auto & l = tier.get_layers()[ikv];
-            if (!llama_hex_access::hparams(kv).has_rope(l.il)) {
+            if (!l.rope) {
                 continue;
             }
             llama_hex_rows stored(tier, ikv, s);

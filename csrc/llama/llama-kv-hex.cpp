@@ -285,6 +285,25 @@ ggml_hex_op_params llama_kv_hex::op_params(const layer & l) const {
     return p;
 }
 
+// Whether RoPE is between a key and the weights it comes from. Some models leave it out of some layers; their hparams do not tell.
+static bool is_turned(const ggml_tensor * k) {
+    if (!k) {
+        return false;
+    }
+    switch (k->op) {
+        case GGML_OP_ROPE:
+            return true;
+        case GGML_OP_MUL_MAT: // by the Hadamard matrix, an input, or by weights
+            return (k->src[0]->flags & GGML_TENSOR_FLAG_INPUT) && is_turned(k->src[1]);
+        case GGML_OP_RESHAPE: case GGML_OP_VIEW:  case GGML_OP_PERMUTE:  case GGML_OP_TRANSPOSE: case GGML_OP_CONT:   case GGML_OP_CPY:
+        case GGML_OP_ADD:     case GGML_OP_MUL:   case GGML_OP_SCALE:    case GGML_OP_NORM:      case GGML_OP_RMS_NORM: case GGML_OP_L2_NORM:
+        case GGML_OP_CONCAT:
+            return is_turned(k->src[0]) || is_turned(k->src[1]);
+        default:
+            return false;
+    }
+}
+
 ggml_tensor * llama_kv_hex::build_attn(const llm_graph_context & g, const slot_info & sinfo, ggml_tensor * inp_meta,
         ggml_tensor * q, ggml_tensor * k_cur, ggml_tensor * v_cur, ggml_tensor * k_base, ggml_tensor * v_base,
         ggml_tensor * mask, ggml_tensor * sinks, float scale, int32_t ikv) const {
@@ -292,6 +311,7 @@ ggml_tensor * llama_kv_hex::build_attn(const llm_graph_context & g, const slot_i
     const layer  & l   = layers[ikv];
     const int64_t  ns  = k_base->ne[3];
     sched = g.sched;
+    layers[ikv].rope = is_turned(k_cur);
 
     ggml_tensor * pool  = l.pool ? ggml_view_4d(ctx, l.pool, l.pool->ne[0], l.pool->ne[1], l.pool->ne[2], ns,
             l.pool->nb[1], l.pool->nb[2], l.pool->nb[3], sinfo.s0*l.pool->nb[3]) : nullptr;

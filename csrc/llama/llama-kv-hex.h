@@ -39,6 +39,8 @@ public:
         ggml_tensor * k     = nullptr; // base codes of the cache, hexN [head_k*n_head_kv, n_ctx, n_stream]
         ggml_tensor * pool  = nullptr; // I8  [slot_size, n_slots, n_head_kv, n_stream]
         ggml_tensor * state = nullptr; // I32 [words, n_head_kv, n_stream]
+
+        bool rope = true; // its keys are turned: what the last graph showed
     };
 
     // Throws std::runtime_error with one sentence when params do not fit the cache.
@@ -148,7 +150,7 @@ private:
     hex_graph        graph = {};
     const uint32_t   n_stream;
 
-    std::vector<layer> layers;
+    mutable std::vector<layer> layers; // build_attn notes `rope`
     // per layer and stream, for copies between streams
     std::vector<std::vector<ggml_tensor *>> pool_stream;
     std::vector<std::vector<ggml_tensor *>> state_stream;
