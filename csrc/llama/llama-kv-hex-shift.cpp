@@ -116,20 +116,20 @@ static std::bitset<LLAMA_MAX_SEQ> seqs_of(const llama_seq_id * ids, int32_t n) {
 
 // New rows get the frame of their sequences.
 void llama_kv_hex::frame_rows(stream_ring & ring, const llama_kv_cells & cells, const llama_ubatch & ubatch, size_t i0, const std::vector<uint32_t> & idxs) {
-    const bool here = any_frame(ring.frame);
-    if (here) {
-        row_frame.resize(ubatch.n_tokens);
-        std::map<std::vector<llama_seq_id>, int32_t> known;
-        for (size_t i = i0; i < i0 + idxs.size(); ++i) {
-            const auto [it, is_new] = known.insert({ { ubatch.seq_id[i], ubatch.seq_id[i] + ubatch.n_seq_id[i] }, 0 });
-            if (is_new) {
-                it->second = frame_of(ring, cells, seqs_of(ubatch.seq_id[i], ubatch.n_seq_id[i]));
-            }
-            row_frame[i] = it->second;
+    if (!any_frame(ring.frame)) {
+        return;
+    }
+    row_frame.resize(ubatch.n_tokens);
+    std::map<std::vector<llama_seq_id>, int32_t> known;
+    for (size_t i = i0; i < i0 + idxs.size(); ++i) {
+        const auto [it, is_new] = known.insert({ { ubatch.seq_id[i], ubatch.seq_id[i] + ubatch.n_seq_id[i] }, 0 });
+        if (is_new) {
+            it->second = frame_of(ring, cells, seqs_of(ubatch.seq_id[i], ubatch.n_seq_id[i]));
         }
-        for (size_t i = 0; i < idxs.size(); ++i) { // after frame_of: these cells may be of the same sequences
-            ring.frame[idxs[i]] = row_frame[i0 + i];
-        }
+        row_frame[i] = it->second;
+    }
+    for (size_t i = 0; i < idxs.size(); ++i) { // after frame_of: these cells may be of the same sequences
+        ring.frame[idxs[i]] = row_frame[i0 + i];
     }
 }
 
@@ -151,10 +151,10 @@ void llama_kv_hex::will_join(const llama_batch & batch, const llama_kv_cells_vec
         if (!framed()) {
             continue;
         }
+        const int32_t frame = frame_of(rings[0], v_cells[0], seqs);
         for (int32_t j = 0; j < batch.n_seq_id[i]; ++j) {
             const llama_seq_id id = batch.seq_id[i][j];
-            unsettled = unsettled || (v_cells[0].seq_pos_min(id) >= 0 &&
-                    frame_of(rings[0], v_cells[0], seqs_of(&id, 1)) != frame_of(rings[0], v_cells[0], seqs));
+            unsettled = unsettled || (v_cells[0].seq_pos_min(id) >= 0 && frame_of(rings[0], v_cells[0], seqs_of(&id, 1)) != frame);
         }
     }
 }

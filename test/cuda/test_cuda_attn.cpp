@@ -251,21 +251,33 @@ static void test_turing() {
     check(n_small >= 3, "%d of them with chunks of fewer cells", n_small);
 }
 
+static attn_case two_kv_heads(int32_t head, int32_t group, int32_t n_tps) {
+    attn_case c;
+    c.sh.head_k = c.sh.head_v = head;
+    c.sh.n_head_kv = 2;
+    c.sh.n_ring = c.sh.n_heavy = 30;
+    c.sh.n_ctx  = c.n_kv = 300;
+    c.group  = group;
+    c.n_tps  = n_tps;
+    c.mask   = MASK_CAUSAL;
+    c.frozen = true;
+    return c;
+}
+
+// What is left of them can then be compared.
+static void zero_nan(std::initializer_list<std::vector<float> *> all) {
+    for (std::vector<float> * x : all) {
+        std::replace_if(x->begin(), x->end(), [](float v) { return std::isnan(v); }, 0.0f);
+    }
+}
+
 // A query that is not a number gives such an output, and disturbs no other.
 static void test_not_a_number() {
     rng r { 9 };
     int bad = 0, n = 0;
     for (const int32_t head : { 64, 128, 256 }) {
         for (const int32_t n_tps : { 1, 40 }) {
-            attn_case c;
-            c.sh.head_k = c.sh.head_v = head;
-            c.sh.n_head_kv = 2;
-            c.sh.n_ring = c.sh.n_heavy = 30;
-            c.sh.n_ctx  = c.n_kv = 300;
-            c.group  = 2;
-            c.n_tps  = n_tps;
-            c.mask   = MASK_CAUSAL;
-            c.frozen = true;
+            const attn_case c = two_kv_heads(head, 2, n_tps);
             attn_data a(c, r);
             const size_t i_nan = (size_t) ((n_tps - 1)*4 + 1); // the last token, head 1 of 4
             ((float *) (a.q.as<char>() + a.q_row*(size_t) (n_tps - 1) + a.q_head))[head - 3] = NAN;
@@ -281,9 +293,7 @@ static void test_not_a_number() {
             for (size_t i = 0; i < a.mass.size(); i++) {
                 ok = ok && std::isnan(ref_mass[i]) == std::isnan(a.mass[i]);
             }
-            for (std::vector<float> * x : { &ref_out, &ref_mass, &a.out, &a.mass }) {
-                std::replace_if(x->begin(), x->end(), [](float v) { return std::isnan(v); }, 0.0f);
-            }
+            zero_nan({ &ref_out, &ref_mass, &a.out, &a.mass });
             worst w;
             if (!compare(a, ref_out, ref_mass, w) || !ok) {
                 describe(n, c, "not a number", w);
@@ -301,15 +311,7 @@ static void test_v_not_a_number() {
     int bad = 0, n = 0, n_spoiled = 0, n_other = 0;
     for (const int32_t head : { 64, 128, 256 }) {
         for (const int32_t n_tps : { 1, 3, 40 }) {
-            attn_case c;
-            c.sh.head_k = c.sh.head_v = head;
-            c.sh.n_head_kv = 2;
-            c.sh.n_ring = c.sh.n_heavy = 30;
-            c.sh.n_ctx  = c.n_kv = 300;
-            c.group  = 3;
-            c.n_tps  = n_tps;
-            c.mask   = MASK_CAUSAL;
-            c.frozen = true;
+            const attn_case c = two_kv_heads(head, 3, n_tps);
             attn_data a(c, r);
             a.d.cur(false, 0, 1, n_tps/2)[head - 5] = a.d.cur(false, 0, 1, n_tps/2)[2] = NAN; // of one KV head
             const struct hex_attn at = a.attn();
@@ -322,9 +324,7 @@ static void test_v_not_a_number() {
                 ok = ok && std::isnan(ref_out[i]) == std::isnan(a.out[i]);
                 (std::isnan(ref_out[i]) ? n_spoiled : n_other)++;
             }
-            for (std::vector<float> * x : { &ref_out, &a.out }) {
-                std::replace_if(x->begin(), x->end(), [](float v) { return std::isnan(v); }, 0.0f);
-            }
+            zero_nan({ &ref_out, &a.out });
             worst w;
             if (!compare(a, ref_out, ref_mass, w) || !ok) {
                 describe(n, c, "V not a number", w);
